@@ -102,7 +102,8 @@ def test_a_team_that_cannot_says_why(tmp_path: Path, elastic: None) -> None:
         job(), data=DATA, output=tmp_path / "run", control=control,
         listener=at_epoch(1, lambda: control.scale(9)),
     )  # fmt: skip
-    assert reasons(tmp_path / "run") == ["9 workers were asked for, but cannot be, because there are 8 CPUs"]
+    why = "9 workers were asked for, but this is not possible: there are 8 CPUs"
+    assert reasons(tmp_path / "run") == [why]
 
 
 def test_a_team_of_one_process_becomes_another_and_comes_back(
@@ -155,7 +156,7 @@ def test_where_workers_cannot_be_had_one_process_goes_on(
     else:
         result = train(job(workers=0), data=DATA, output=run, control=control, listener=listener)
     why = "the run is to stop" if stops else "Ray cannot be started on this machine: no"
-    assert reasons(run) == [f"2 workers were asked for, but cannot be, because {why}"]
+    assert reasons(run) == [f"2 workers were asked for, but this is not possible: {why}"]
     assert result.params_sha256 == train(job(), data=DATA, output=tmp_path / "other").params_sha256
 
 

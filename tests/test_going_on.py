@@ -215,7 +215,7 @@ def swap_model(run: Path, other: Path) -> None:
 CHANGES: dict[str, tuple[Any, str]] = {
     "another run's model": (
         swap_model,
-        r"model/ is that of another job.*model/ has params_sha256 \w+, where the run came to",
+        r"model/ belongs to another job.*model/ has params_sha256 \w+, but the run computed",
     ),
     "no model": (
         lambda run, other: (run / "model").rename(run.parent / "gone"),
@@ -223,19 +223,19 @@ CHANGES: dict[str, tuple[Any, str]] = {
     ),
     "a forged digest": (
         lambda run, other: forge(run, r'"params_sha256": "\w{4}', '"params_sha256": "0000'),
-        r"result\.json has params_sha256 0000\w+, where the run came to \w+",
+        r"result\.json has params_sha256 0000\w+, but the run computed \w+",
     ),
     "a forged metric": (
         lambda run, other: forge(run, r'"validation_loss": [\d.]+', '"validation_loss": 0.001'),
-        r"result\.json says validation_loss: 0\.001, where \d\.\d+ was measured",
+        r"result\.json says validation_loss: 0\.001, but \d\.\d+ was measured",
     ),
     "another job's digest": (
         lambda run, other: forge(run, r'"job_digest": "\w{4}', '"job_digest": "0000'),
-        r"result\.json is that of another job: it says the digest 0000",
+        r"result\.json belongs to another job: its digest is 0000",
     ),
     "fewer steps": (
         lambda run, other: forge(run, r'"steps": 15', '"steps": 14'),
-        r"result\.json says 14 steps, where 15 were trained",
+        r"result\.json says 14 steps, but 15 were trained",
     ),
     "no number": (
         lambda run, other: forge(run, r'"wall_seconds": [^,]+,', ""),
@@ -288,7 +288,7 @@ def test_a_forged_test_metric_is_seen_by_verify(tmp_path: Path) -> None:
     train(job(3), data=DATA, output=run)
     forge(run, r'"test_accuracy": [\d.]+', '"test_accuracy": 1.5')
     (change,) = verify_run(run, data=DATA).changed
-    assert change.startswith("result.json says test_accuracy: 1.5, where 0.")
+    assert change.startswith("result.json says test_accuracy: 1.5, but 0.")
 
 
 def test_a_model_with_other_words_is_seen_by_verify(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_verify(whole: Result, tmp_path: Path) -> None:
     shutil.rmtree(path / "model")
     shutil.copytree(path / "members/1/model", path / "model")
     assert "model/ has params_sha256" in verify_run(path, data=DATA).changed[0]
-    with pytest.raises(CheckpointError, match="where the networks came to"):
+    with pytest.raises(CheckpointError, match="but the networks give"):
         resume(path, data=DATA)
     done = json.loads((whole.path / "result.json").read_text())
     done["metrics"]["test_loss"] += 0.5

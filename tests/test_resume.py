@@ -296,9 +296,9 @@ def test_a_changed_job_is_refused(tmp_path: Path, at_step: Any) -> None:
     with pytest.raises(CheckpointError) as caught:
         resume(path, data=DATA)
     assert str(caught.value) == (
-        "the checkpoint of step 17 was written of something else:\n"
+        "the checkpoint of step 17 was written for another job or other data:\n"
         "  the job: optimizer.learning_rate was 0.05, and is 0.06 in job.yaml\n"
-        "Put back what it was, or train in a fresh directory"
+        "Put them back as they were, or train in a fresh directory"
     )
 
 
@@ -313,8 +313,8 @@ def test_shards_that_another_version_would_choose_are_refused(
     with pytest.raises(CheckpointError) as caught:
         resume(tmp_path / "run", data=DATA)
     assert str(caught.value) == (
-        f"the checkpoint of step 17 was written of something else:\n  {told}\n"
-        "Put back what it was, or train in a fresh directory"
+        f"the checkpoint of step 17 was written for another job or other data:\n  {told}\n"
+        "Put them back as they were, or train in a fresh directory"
     )
     with pytest.raises(CheckpointError, match=rf"of step \d+: {told}\. Verify it with that one"):
         verify_run(tmp_path / "run", data=DATA)
@@ -351,8 +351,8 @@ def test_other_data_is_refused(tmp_path: Path, at_step: Any, split: str, change:
     with pytest.raises(CheckpointError) as caught:
         resume(path, data=given)
     assert str(caught.value) == (
-        f"the checkpoint of step 17 was written of something else:\n  {how}\n"
-        "Put back what it was, or train in a fresh directory"
+        f"the checkpoint of step 17 was written for another job or other data:\n  {how}\n"
+        "Put them back as they were, or train in a fresh directory"
     )
 
 

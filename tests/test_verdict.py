@@ -349,7 +349,7 @@ print(result.numerics["kernels"], *result.notes, sep="|")
     )
     assert told.stdout.startswith(
         "numpy, small weights transposed|kernels are those of NumPy, which are slower: NUMBA_DISABLE_JIT is"
-        " set, so that Numba compiles"
+        " set, so Numba compiles"
         " nothing: unset it"
     )
 

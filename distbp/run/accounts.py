@@ -1,4 +1,4 @@
-"""What the trainer says of a run: when it starts, in a line of metrics.jsonl, when it has ended."""
+"""What the trainer reports of a run: the start event, the health of an epoch, notes, the result."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from distbp.run.splits import Splits, skipped_note
 from distbp.run.verdict import EpochLosses
 from distbp.team.base import Snapshot, Team
 
-# Hashing takes some 10 ns a parameter, a row of an epoch some 0.06: for so many rows it is 0.3 % of the time.
+# Hashing takes some 10 ns a parameter, and training some 0.06 ns for each parameter and row. Once in so many
+# rows, hashing takes 0.3 % of the time.
 ROWS_WORTH_A_DIGEST = 65536
-SMALL_BYTES = 1 << 20  # of parameters that are hashed at every epoch all the same
+SMALL_BYTES = 1 << 20  # parameters of at most this size are hashed at every epoch
 
 
 def digest_every(parameter_bytes: int, rows: int) -> int:
-    """At every how many epochs metrics.jsonl tells the digest of the parameters; and at the last one."""
+    """The number of epochs from one digest of the parameters in metrics.jsonl to the next. The last epoch
+    always has one."""
     return 1 if parameter_bytes <= SMALL_BYTES else max(1, -(-ROWS_WORTH_A_DIGEST // rows))
 
 
@@ -38,8 +40,8 @@ def training_values(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def observed(state: RunState, snapshot: Snapshot, saturating: Mapping[int, int] | None) -> RunState:
-    """With what the verdict on the run is made of. saturating: of each layer, how many units
-    can be saturated; None where the epoch is not whole."""
+    """The state with the epoch's loss and dead units, from which the verdict on the run is made. saturating:
+    see `saturating_layers`; None if the epoch is not whole."""
     losses = EpochLosses.after(state.losses, training_values(snapshot)["train_loss"])
     if saturating is None:
         return replace(state, losses=losses)
@@ -47,8 +49,8 @@ def observed(state: RunState, snapshot: Snapshot, saturating: Mapping[int, int] 
 
 
 def health(state: RunState, snapshot: Snapshot, unhealthy: Mapping[str, str]) -> dict[str, Any]:
-    """Signs of slow learning by tensor and layer, measured at the last step of a whole epoch, and what they
-    say of the run."""
+    """The field "health" of a line in metrics.jsonl: norms of each tensor at the last step of a whole epoch,
+    the share of saturated units of each layer, and the verdict on the run."""
     tensors = {
         h.path: {"gradient_norm": h.gradient_norm, "update_ratio": h.update_ratio} for h in snapshot.health
     }
@@ -56,22 +58,23 @@ def health(state: RunState, snapshot: Snapshot, unhealthy: Mapping[str, str]) ->
 
 
 def aside(state: RunState, line: Mapping[str, Any] | None, seal: tuple[int, str]) -> dict[str, Any]:
-    """For `gone_on`: the state that a longer run would have now, with metrics.jsonl of the seal, and the line
-    that would follow."""
+    """For `gone_on`: the state that a longer run would have now, and the line that it would add to
+    metrics.jsonl (None: none). seal: length and digest of metrics.jsonl before that line."""
     state = replace(state, metrics_offset=seal[0], metrics_sha256=seal[1])
     return {"state": state.to_json(), "line": json_line(line).decode() if line is not None else ""}
 
 
-def differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """As lines of metrics.jsonl."""
-    return json_line(one) != json_line(other)
+def differ(line: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two records are different lines of metrics.jsonl."""
+    return json_line(line) != json_line(other)
 
 
 def notes_beforehand(blueprint: Blueprint, splits: Splits) -> list[str]:
-    found = [skipped_note(name, blueprint.rows[name], why) for name, why in splits.skipped.items()]
+    """Notes of a run before its first step: rows that were left out, and why nothing is compiled."""
+    notes = [skipped_note(name, blueprint.rows[name], why) for name, why in splits.skipped.items()]
     if why := numerics.why_not_compiled(blueprint.kernels):
-        found.append(f"kernels are those of NumPy, which are slower: {why}")
-    return found
+        notes.append(f"kernels are those of NumPy, which are slower: {why}")
+    return notes
 
 
 def save_model(run: RunDirectory, blueprint: Blueprint, splits: Splits, vector: Array) -> None:
@@ -79,13 +82,13 @@ def save_model(run: RunDirectory, blueprint: Blueprint, splits: Splits, vector: 
 
 
 def draw_curves(run: RunDirectory) -> list[str]:
-    """Returns what is to be told about it."""
+    """Draws curves.svg. Returns a note if matplotlib is missing."""
     lines = read_lines(run.path / METRICS)
     if not lines:
         return []
     try:
         from distbp.run.curves import draw
-    except ModuleNotFoundError:  # of a slim install
+    except ModuleNotFoundError:  # installed without the extra `plot`
         return [missing("curves.svg", "matplotlib", "distbp[plot]")]
     draw(lines, run.path / "curves.svg")
     return []

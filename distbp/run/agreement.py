@@ -1,7 +1,7 @@
-"""What a checkpoint and those who go on from it must agree on: job, data, and what was measured.
+"""Whether a run may go on from a checkpoint: its job and its data must be those of the checkpoint.
 
-A checkpoint says of what it was made (`record`). Whatever was added, removed or changed since is named, all
-of it at once; only a longer training is no other job.
+A checkpoint records them (`record`). An error names everything that was added, removed or changed since. Only
+the length of the training may differ.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from distbp.run.run_state import RunState, gone_on, out_of_patience
 
 _LENGTHS = ("epochs", "max_steps")
 _MOST_NAMED = 8
-_MOST_RATES = 1000  # that are compared, evenly spread
+_MOST_RATES = 1000  # steps, evenly spread, whose rates are compared
 
 
 def record(blueprint: Blueprint, data: Mapping[str, Any], numerics: Mapping[str, str]) -> dict[str, Any]:
-    """For the state of a checkpoint. `data`: of `Splits.record`."""
+    """Job, shards, data and numerics, for the state of a checkpoint. `data`: of `Splits.record`."""
     fields = json.loads(canonical(blueprint.job.to_mapping()))
     of_job = {"job": fields, "job_digest": blueprint.job.digest, "shards": blueprint.shards}
     return {**of_job, "data": dict(data), "numerics": dict(numerics)}
 
 
 def check(start: Checkpoint, blueprint: Blueprint, data: Mapping[str, Any]) -> None:
-    """Raises CheckpointError where job or data are not what they were, but for a longer training."""
+    """Raises CheckpointError if job or data are not those of the checkpoint. The job's length may differ."""
     changes = [
         *job_changes(start.state, blueprint.job),
         *shard_changes(start.state, blueprint),
@@ -49,14 +49,14 @@ def check(start: Checkpoint, blueprint: Blueprint, data: Mapping[str, Any]) -> N
         if len(changes) > _MOST_NAMED:
             named.append(f"{len(changes) - _MOST_NAMED} more changes")
         raise CheckpointError(
-            f"the checkpoint of step {start.step} was written of something else:\n"
+            f"the checkpoint of step {start.step} was written for another job or other data:\n"
             + "".join(f"  {change}\n" for change in named)
-            + "Put back what it was, or train in a fresh directory"
+            + "Put them back as they were, or train in a fresh directory"
         )
 
 
 def job_changes(state: Mapping[str, Any], job: TrainingJob) -> list[str]:
-    """Every field of the job that is another one now, but for its length."""
+    """A text for each field of the job that has changed, except its length."""
     then, now = dict(_leaves(state["job"])), dict(_leaves(json.loads(canonical(job.to_mapping()))))
     return [
         f"the job: {name} was {_said(then, name)}, and is {_said(now, name)} in job.yaml"
@@ -66,9 +66,9 @@ def job_changes(state: Mapping[str, Any], job: TrainingJob) -> list[str]:
 
 
 def shard_changes(state: Mapping[str, Any], blueprint: Blueprint) -> list[str]:
-    """What to say where another version of distbp decided otherwise on `shards: auto`."""
+    """A text if another version of distbp resolved `shards: auto` to another number."""
     then, now = state.get("shards"), blueprint.shards
-    if then is None:  # of an older version, which wanted the same rows in every slice
+    if then is None:  # from an older version, which gave every slice the same number of rows
         then = automatic_shards(blueprint.batch_size, blueprint.flops)
     if blueprint.job.shards != "auto" or then == now:
         return []
@@ -76,31 +76,31 @@ def shard_changes(state: Mapping[str, Any], blueprint: Blueprint) -> list[str]:
 
 
 def data_changes(state: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    """Every part of every split that is another one now."""
-    found = []
+    """A text for each part of each split that has changed."""
+    changes = []
     for split in SPLITS:
         then, now = state["data"].get(split), data.get(split)
         if then is None or now is None:
             if then != now:
-                found.append(f"the {split} data {'was added' if then is None else 'is gone'}")
+                changes.append(f"the {split} data {'was added' if then is None else 'is gone'}")
             continue
         for part in PARTS:
             if then[part] != now[part]:
                 how = "were added" if then[part] is None else "are gone" if now[part] is None else ""
-                found.append(f"the {part} of the {split} data {how or 'are not what they were'}")
-    return found
+                changes.append(f"the {part} of the {split} data {how or 'are not what they were'}")
+    return changes
 
 
 def longer(state: Mapping[str, Any], job: TrainingJob) -> bool:
-    """Whether the job's length is another one than that of the checkpoint with this state."""
+    """Whether the job's length differs from the length in a checkpoint's state."""
     return any(state["job"].get(name) != getattr(job, name) for name in _LENGTHS)
 
 
 def continued(start: Checkpoint, blueprint: Blueprint) -> tuple[RunState, bytes, list[str]]:
-    """The state to go on with from a checkpoint, what to add to metrics.jsonl, and notes.
+    """Returns the state to go on with from a checkpoint, the lines to add to metrics.jsonl, and notes.
 
-    Raises CheckpointError where the job is another length now, and no longer than what is done, or where the
-    run had ended for another reason than its length.
+    Raises CheckpointError if the job's length has changed and is not above the steps done, or if the run
+    ended for a reason that a longer job would share.
     """
     job, state = blueprint.job, RunState.from_json(start.state["run"])
     if not longer(start.state, job):
@@ -132,6 +132,7 @@ def continued(start: Checkpoint, blueprint: Blueprint) -> tuple[RunState, bytes,
 
 
 def _about_rates(start: Checkpoint, blueprint: Blueprint) -> Iterator[str]:
+    """Yields a note for each schedule whose values at the steps done depend on the job's length."""
     then = {name: start.state["job"].get(name) for name in _LENGTHS}
     old = replace(blueprint, job=blueprint.job.replace(**then))
     steps = set(np.linspace(0, start.step - 1, _MOST_RATES).astype(int).tolist())
@@ -142,9 +143,9 @@ def _about_rates(start: Checkpoint, blueprint: Blueprint) -> Iterator[str]:
     before, decay = old.decay(), blueprint.decay()
     if any(before(step) != decay(step) for step in steps):
         changed.append("the schedule of the weight decay")
-    dropouts: list[Any] = [one for one in blueprint.job.model.layers if isinstance(one, Dropout)]
+    dropouts: list[Any] = [layer for layer in blueprint.job.model.layers if isinstance(layer, Dropout)]
     of_old, of_new = (
-        [one.rate_at(step, length) for one in dropouts for step in steps]
+        [layer.rate_at(step, length) for layer in dropouts for step in steps]
         for length in (old.total_steps, blueprint.total_steps)
     )
     if of_old != of_new:

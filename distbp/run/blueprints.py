@@ -1,4 +1,4 @@
-"""From a job and its opened data to the blueprint of its run, if they fit."""
+"""Makes the blueprint of a run from a job and its opened data, and checks that these fit together."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from distbp.run.splits import Splits
 
 
 def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
-    """The blueprint of a job on its data. Raises JobError where they do not fit, with every fault, or where
-    the job needs more memory than there is (NoMemoryError: than is free);
-    SettingsError where DISTBP_KERNELS names what is not installed."""
+    """The blueprint of a job on its data. Raises JobError, with every fault, if they do not fit together or
+    the job needs more memory than there is (NoMemoryError: than is free now), and SettingsError if the kernel
+    set in DISTBP_KERNELS is not installed."""
     table = splits.tables["train"]
     class_weights, notes = check_splits(job, splits)
     wanted = str(settings.get("DISTBP_KERNELS"))
     try:
         name = numerics.kernel_set(wanted)
     except ImportError as error:
-        raise SettingsError(f"DISTBP_KERNELS={wanted} cannot be: {error}") from None
+        raise SettingsError(f"DISTBP_KERNELS={wanted} cannot be used: {error}") from None
     need = needed(
         job,
         table.features,
@@ -70,8 +70,8 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
 
 
 def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
-    """The weights of the classes, and notes, where the job fits its data. Raises JobError with every fault,
-    DataError where the rows of a split weigh nothing in the loss."""
+    """Checks that the job fits its data. Returns the class weights (None: none) and notes. Raises JobError
+    with every fault, DataError if all rows of a split weigh 0 in the loss."""
     table = splits.tables["train"]
     lengths = table.lengths is not None
     entered = table.features if splits.entry is None else splits.entry.output_shape(table.features)
@@ -93,44 +93,44 @@ def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | 
         of_rows = loss_weights(weights, targets, splits.tables[split].weights, job.dtype)
         if of_rows is not None and not of_rows.any():
             raise DataError(
-                f"{splits.tables[split].name}: all rows of the {split} set weigh 0 in {job.dtype}, so that"
-                " nothing can be learned or measured; give some row, and its class, a weight"
+                f"{splits.tables[split].name}: all rows of the {split} set weigh 0 in {job.dtype}, so nothing"
+                " can be learned or measured; give some row, and its class, a weight"
             )
     return weights, (*splits.notes, *notes)
 
 
 def group_notes(groups: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
-    """What to say of patterns that fit no tensor, but for those of a recipe, which serve tables of any
-    columns. Raises JobError with every name that is none."""
+    """Notes on patterns of `parameter_groups` that match no tensor. Patterns of a recipe get none: they are
+    for tables with any columns. Raises JobError for names, not patterns, that are not those of tensors."""
     left = [name for name in groups if not any(fnmatchcase(path, name) or path == name for path in paths)]
     faults = []
     for name in left:
         if not any(sign in name for sign in "*?["):
             near = difflib.get_close_matches(name, paths, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"tensors: {', '.join(paths[:20])}"
-            faults.append(Fault(f"parameter_groups.{name}", f"is no tensor of the network; {hint}"))
+            faults.append(Fault(f"parameter_groups.{name}", f"is not a tensor of the network; {hint}"))
     if faults:
         raise JobError(faults)
     return [f"parameter_groups: no tensor has a name like {name}" for name in left if name not in GROUPS]
 
 
 def _frames(splits: Splits) -> dict[str, Frame]:
-    """Of the splits that are evaluated."""
-    found, outputs = {}, splits.meaning.facts.columns
+    """The frames of the targets of all evaluated splits, by split."""
+    frames, outputs = {}, splits.meaning.facts.columns
     for name, targets in splits.meaning.targets.items():
         if name == "train" or targets.ndim != 2:
             continue
         table, weights = splits.tables[name], splits.tables[name].weights
-        if table.begins is not None:  # of steps
+        if table.begins is not None:  # windows of series: one row for each step
             targets = targets.reshape(-1, outputs or 1)
             weights = None if weights is None else weights.reshape(-1)
-        found[name] = frame_of(targets, weights)
-    return found
+        frames[name] = frame_of(targets, weights)
+    return frames
 
 
 def _steps_that_count(splits: Splits) -> Meaning:
-    """The meaning with the training targets of all steps that are no padding, where rows are windows of
-    series; else as it is."""
+    """For windows of series, the meaning with the training targets of all steps that are not padding; else
+    the meaning as it is."""
     table, meaning = splits.tables["train"], splits.meaning
     if table.begins is None or "train" not in meaning.targets or meaning.targets["train"].dtype.kind == "f":
         return meaning

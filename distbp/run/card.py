@@ -19,7 +19,7 @@ _STATES = {"completed": "#008300", "failed": "#d03b3b", "cancelled": "#898781", 
 
 
 def card(status: Mapping[str, Any], metrics: Metrics) -> str:
-    """HTML of a job: state, progress, last values, curves. status: of `JobHandle.status`."""
+    """A job as HTML: state, progress, last values, curves. status: as `JobHandle.status` returns it."""
     progress = status.get("progress") or {}
     step, total = progress.get("step") or status.get("step") or 0, progress.get("total_steps")
     color = _STATES.get(status["state"], "#898781")
@@ -57,8 +57,8 @@ def card(status: Mapping[str, Any], metrics: Metrics) -> str:
 
 
 def picture(metrics: Metrics, curves: Sequence[tuple[str, str]]) -> str:
-    """An SVG of some columns (name, color) over the steps, "" where none has a value. The axis is logarithmic
-    where losses span decades; the label says so."""
+    """An SVG of some columns, each (name, color), over the steps; "" if none has a value. The axis is
+    logarithmic if losses span decades; the label says so."""
     found = [(name, color, _points(metrics, name)) for name, color in curves]
     found = [(name, color, points) for name, color, points in found if points]
     if not found:
@@ -108,7 +108,7 @@ def picture(metrics: Metrics, curves: Sequence[tuple[str, str]]) -> str:
 
 
 def _points(metrics: Metrics, name: str) -> list[tuple[float, float]]:
-    """(step, value) where it was measured; a few, where there are many."""
+    """(step, value) of each measurement of a column, thinned to about _MOST_POINTS."""
     if name not in metrics or "step" not in metrics:
         return []
     rows = zip(metrics["step"].tolist(), metrics[name].tolist(), strict=True)

@@ -5,11 +5,11 @@
         manifest.json       written last: SHA-256 and size of the file above, and the trainer's state
 
 A folder without a manifest is not a checkpoint. The manifest carries a digest of itself and has one exact
-spelling, so that a flipped bit anywhere shows. Everything else in the folder is the rest of a save or a
-removal that was cut short, and the next save clears it away:
+spelling, so that a flipped bit anywhere shows. Everything else in the folder is left over from a save or a
+removal that was interrupted. The next save clears it away:
 
     .new-step-...    being written
-    .old-step-...    the former checkpoint of a step that is saved again; valid until the new one is
+    .old-step-...    the former checkpoint of a step that is being saved again; valid until the new one is
     .gone-step-...   being removed
     damaged-step-... set aside by `load_latest`, kept for people to look at
 
@@ -61,8 +61,8 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`arrays`: by name, little-endian; copy them before writing to them. `state`: what was saved with them.
-    `set_aside`: damaged ones that `load_latest` passed over on the way to this one."""
+    """`arrays`: by name, little-endian; copy them before writing to them. `state`: the JSON data saved with
+    them. `set_aside`: newer checkpoints that were damaged, so that `load_latest` passed over them."""
 
     step: int
     path: Path
@@ -80,12 +80,12 @@ def save(
 ) -> Path:
     """Saves a checkpoint as `folder/step-NNNNNNNN` and returns that path once it would survive a power cut.
 
-    `folder` is the run's `checkpoints` folder, made where absent. `state` is plain JSON data: string keys;
-    tuples come back as lists. The arrays are not copied. A step that is there already is
-    replaced; the former one stays valid until the new one is.
+    `folder` is the run's `checkpoints` folder; it is made if absent. `state` is plain JSON data: string keys;
+    tuples come back as lists. The arrays are not copied. An existing checkpoint of the same step is replaced,
+    and stays valid until the new one is.
 
-    Raises StorageError where the disk refuses (full, read-only, not permitted): the checkpoints that were
-    there are intact then, and nothing is left of the new one.
+    Raises StorageError if the disk refuses (full, read-only, not permitted). The earlier checkpoints are then
+    intact, and nothing is left of the new one.
     """
     pieces = encode_arrays(arrays)
     manifest = _manifest_text(step, pieces, state)
@@ -114,7 +114,7 @@ def save(
                 _tidy(folder, disk)
             raise
     if replaces:
-        with suppress(OSError):  # the new one is in place; the next save tries again
+        with suppress(OSError):  # the new checkpoint is in place; the next save removes the old one
             _discard(folder, [old.name], disk)
     return final
 
@@ -135,11 +135,11 @@ def load(folder: Path, step: int, *, disk: Disk = DISK) -> Checkpoint:
 
 
 def load_latest(folder: Path, *, disk: Disk = DISK) -> Checkpoint | None:
-    """The newest checkpoint whose hashes are right; None where none was ever finished.
+    """The newest checkpoint whose hashes are right; None if none was ever finished.
 
-    Damaged ones on the way are renamed to `damaged-step-...` and reported in `set_aside`. Raises
-    CheckpointError where there are checkpoints and all of them are damaged, or where the newest was written
-    by a later version of distbp; StorageError where one cannot be read for want of permission.
+    Damaged checkpoints that are newer are renamed to `damaged-step-...` and reported in `set_aside`. Raises
+    CheckpointError if all checkpoints are damaged, or if the newest was written by another version of distbp;
+    StorageError if one cannot be read (no permission).
     """
     set_aside: list[SetAside] = []
     for step, path in _candidates(folder, disk):
@@ -159,14 +159,14 @@ def load_latest(folder: Path, *, disk: Disk = DISK) -> Checkpoint | None:
 
 
 def list_steps(folder: Path, *, disk: Disk = DISK) -> list[int]:
-    """The steps of the finished checkpoints, rising. Their hashes are not checked."""
+    """The steps of the finished checkpoints, ascending. Their hashes are not checked."""
     return sorted({step for step, _ in _candidates(folder, disk)})
 
 
 def prune(folder: Path, *, keep_last: int, disk: Disk = DISK) -> list[int]:
-    """Removes all but the last `keep_last` (at least 1); returns the steps removed.
+    """Removes all checkpoints but the last `keep_last` (at least 1); returns the steps removed.
 
-    Raises StorageError; what was to be kept is intact then.
+    Raises StorageError; the checkpoints to keep are then intact.
     """
     if keep_last < 1:
         raise ValueError(f"keep_last is {keep_last}, but at least one checkpoint must stay")
@@ -199,8 +199,8 @@ def _manifest_text(step: int, pieces: Sequence[memoryview], state: Mapping[str, 
 
 
 def _candidates(folder: Path, disk: Disk) -> list[tuple[int, Path]]:
-    """(step, path) of every folder with a manifest, newest first; `.old-` ones after those they belong to."""
-    found = []
+    """(step, path) of every folder with a manifest, newest first; an `.old-` folder follows the new one."""
+    finished = []
     try:
         names = disk.listdir(folder)
     except FileNotFoundError:
@@ -208,8 +208,8 @@ def _candidates(folder: Path, disk: Disk) -> list[tuple[int, Path]]:
     for name in names:
         match = _STEP.fullmatch(name.removeprefix(_OLD))
         if match and _finished(folder / name, disk):
-            found.append((int(match[1]), not name.startswith(_OLD), folder / name))
-    return [(step, path) for step, _, path in sorted(found, reverse=True)]
+            finished.append((int(match[1]), not name.startswith(_OLD), folder / name))
+    return [(step, path) for step, _, path in sorted(finished, reverse=True)]
 
 
 def _finished(path: Path, disk: Disk) -> bool:
@@ -255,7 +255,7 @@ def _read_or_damaged(path: Path, disk: Disk, most: int) -> bytes:
 
 
 def _set_aside(folder: Path, path: Path, disk: Disk) -> Path:
-    """Renames a damaged checkpoint out of the way; where the disk refuses, it stays and is passed over."""
+    """Renames a damaged checkpoint and returns its new path. If the disk refuses, the checkpoint stays."""
     base = _DAMAGED + path.name.removeprefix(_OLD)
     with suppress(OSError):
         taken = set(disk.listdir(folder))
@@ -273,7 +273,7 @@ def _tidy(folder: Path, disk: Disk) -> None:
         if name.startswith(_OLD) and _STEP.fullmatch(name.removeprefix(_OLD)):
             final = name.removeprefix(_OLD)
             if _finished(folder / final, disk):
-                sync_folder(folder / final, disk)  # whoever wrote its manifest may have died before this
+                sync_folder(folder / final, disk)  # the process that wrote the manifest may have died before
                 _discard(folder, [name], disk)
             else:
                 if final in names:

@@ -1,4 +1,4 @@
-"""The checkpointer of a run writes checkpoints when they are due, and takes them up again."""
+"""The checkpointer of a run writes checkpoints when they are due, and restores a run from them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from distbp.team.base import Snapshot
 
 
 class Restored(NamedTuple):
-    snapshot: Snapshot  # to begin with
+    snapshot: Snapshot  # the arrays to begin with
     state: RunState
-    best: Array | None  # the vector of the best evaluation, where the checkpoint has it
-    notes: list[str]  # to be told
+    best: Array | None  # the vector of the best evaluation, if the checkpoint has it
+    notes: list[str]  # for the user
 
 
 class Checkpointer:
-    """Checkpoints of one run. clock: gives seconds."""
+    """Checkpoints of one run. clock: returns seconds."""
 
     def __init__(
         self, run: RunDirectory, blueprint: Blueprint, splits: Splits, clock: Callable[[], float]
@@ -70,8 +70,9 @@ class Checkpointer:
         return state, path
 
     def restore(self, start: Checkpoint | None) -> Restored:
-        """Takes up a checkpoint (None: the beginning). metrics.jsonl goes back to what it was then. Raises
-        DataError, NumericsError and CorruptionError where something is not what it was."""
+        """Restores the run from a checkpoint (None: from the beginning) and cuts metrics.jsonl back to it.
+        Raises CheckpointError if job, data or metrics.jsonl have changed since, FingerprintError if this
+        machine computes other bits, DataError."""
         self._saved_at = self._clock()
         run, job = self._run, self._blueprint.job
         if start is None:
@@ -80,14 +81,14 @@ class Checkpointer:
                 self._blueprint, kept_init(run.path), lambda: (self._splits.prepare(job)["train"], rows)
             )
             run.rewind_metrics(0)
-            self._recorded()  # of the rows before anything is made of them
+            self._recorded()  # digests of the rows as they are before training
             return Restored(Snapshot(0, arrays), RunState(), None, [])
         agreement.check(start, self._blueprint, self._recorded(start.state["data"]))
         mine = numerics.fingerprint(self._blueprint.kernels)
         numerics.check_same(mine, start.state["numerics"], "this run was begun on a machine that")
         former = RunState.from_json(start.state["run"])
         state, text, notes = agreement.continued(start, self._blueprint)
-        # Killed while it went on: then metrics.jsonl already says what a longer run says there.
+        # A longer run may have been killed after it began: metrics.jsonl may have its lines already.
         if not (text and run.has_metrics(state.metrics_offset, state.metrics_sha256, text)):
             run.check_metrics(former.metrics_offset, former.metrics_sha256)
         arrays = dict(start.arrays)

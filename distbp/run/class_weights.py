@@ -1,4 +1,4 @@
-"""The weight of each class in the loss, as a job and its data have it."""
+"""The weight of each class in the loss, from a job and its data."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from distbp.job.data_checks import class_number
 def class_weights(
     job: TrainingJob, meaning: Meaning, classes: int
 ) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
-    """One weight for each class, and what to say of them. "balanced": rows / (classes that have rows * rows
-    of the class), as scikit-learn does; a class without rows weighs 1."""
+    """Returns one weight for each class (None: all are 1), and notes. "balanced" is, as in scikit-learn,
+    rows / (number of classes with rows * rows of the class); a class without rows has weight 1."""
     given = job.class_weight
     names = meaning.classes or tuple(range(classes))
     if given is None:

@@ -1,5 +1,6 @@
-"""Asking a run of another process for another number of workers: by a small file in its run directory, which
-the trainer takes at its next progress report (a few times a second). In the same process, see `Control`.
+"""Requests for another number of workers to a run in another process. A request is a small file in the run
+directory. The trainer takes it at its next progress report, a few times a second. For a run in the same
+process, see `Control`.
 """
 
 from __future__ import annotations
@@ -20,38 +21,38 @@ from distbp.core.storage import DISK, commit_file, explained
 from distbp.run.run_directory import LOCK, is_run, read_result
 
 CONTROL = "control.json"
-REQUESTS_S = 0.25  # between two looks for requests in the run directory
+REQUESTS_S = 0.25  # the least time between two looks into the run directory
 _TAKEN = ".control-taken.json"
 
 
 class Requests:
-    """The workers that somebody asked for: by `control`, or in the run directory `path`, at which it looks
-    a few times a second. `latest`: what was asked for last. Any thread may call it."""
+    """Requests for workers by `control`, or by a file in the run directory `path`. `latest`: the number asked
+    for last, or None. Any thread may call the methods."""
 
     def __init__(self, control: Control, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._control, self._path, self._clock = control, path, clock
         self._looked_at = 0.0
         self.latest: int | None = None
         self._lock = threading.Lock()
-        take_file(path)  # it was meant for a process that is gone
+        take_file(path)  # a request to an earlier process
 
     def asked(self) -> int | None:
-        """Since the last call; None: nobody asked. For the trainer."""
+        """The workers asked for since the last call, or None. For the trainer."""
         with self._lock:
-            found = self._control.asked()
-            if found is None and self._clock() - self._looked_at >= REQUESTS_S:
+            workers = self._control.asked()
+            if workers is None and self._clock() - self._looked_at >= REQUESTS_S:
                 self._looked_at = self._clock()
-                found = take_file(self._path)
-            self.latest = self.latest if found is None else found
-            return found
+                workers = take_file(self._path)
+            self.latest = self.latest if workers is None else workers
+            return workers
 
 
 def scale_run(run_dir: str | Path, workers: int) -> None:
     """Asks the process that trains in `run_dir`, on this machine, for another number of workers; does not
     wait.
 
-    What came of it stands in the run's events.jsonl. Raises StorageError where nobody trains there,
-    ArgumentError.
+    The run's events.jsonl tells whether the trainer could follow. Raises StorageError if no process trains
+    there, ArgumentError.
     """
     path = path_given(run_dir, "run_dir")
     checked = workers_given(workers)
@@ -66,11 +67,11 @@ def scale_run(run_dir: str | Path, workers: int) -> None:
 
 
 def take_file(path: Path) -> int | None:
-    """Takes the workers asked for in the run directory `path` since the last call; None: nobody asked. A file
-    that cannot be understood is removed, and asks for nothing."""
+    """Removes the request in the run directory `path`, and returns its number of workers. None if there is no
+    request, or if the file cannot be understood."""
     taken = path / _TAKEN
     try:
-        os.replace(path / CONTROL, taken)  # noqa: PTH105 - whoever writes meanwhile writes a new one
+        os.replace(path / CONTROL, taken)  # noqa: PTH105 - a request written meanwhile is a new file
     except OSError:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The picture of a training run: its loss, and every other metric, by epoch."""
+"""Pictures of training runs: the loss and every other metric by epoch, and comparisons of curves."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from distbp.core.metric_names import measured, spans_decades
 from distbp.core.storage import commit_file, explained
 from distbp.nn.metrics import less_is_better
 
-# Split -> color and name; two that differ in lightness too, so that a gray print and any eye can tell them.
+# Split -> color and name. The colors differ in lightness too, so that gray prints and color-blind readers can
+# tell them apart.
 _SPLITS = {"train": ("#0b6e99", "training"), "validation": ("#d9680f", "validation")}
 _INK, _FAINT = "#333333", "#d5d5d5"
 _MARKED_POINTS = 12  # shorter curves show their points
 
-# In inches: a panel with what stands around it, that, and the title of the picture.
+# In inches: a panel with its margins, the margins, and the title of the picture.
 _WIDTH, _HEIGHT = 5.2, 3.9
 _LEFT, _RIGHT, _BOTTOM, _TOP, _TITLE = 0.72, 0.78, 0.55, 0.36, 0.26
 
@@ -44,8 +45,8 @@ Points = list[tuple[float, float]]
 def draw(lines: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> Path:
     """Draws the records of metrics.jsonl into `path` (.svg or .png) and returns it.
 
-    The same records give the same bytes: no dates, no random names. Raises ValueError where there is nothing
-    to draw, StorageError where the file cannot be written.
+    The same records give the same bytes: no dates, no random names. Raises ValueError if the records have no
+    loss, StorageError if the file cannot be written.
     """
     figure = picture(lines, title)
     with matplotlib.rc_context(_SETTINGS):
@@ -62,7 +63,7 @@ class Picture(Figure):
 
 
 def picture(lines: Sequence[Mapping[str, Any]], title: str = "") -> Picture:
-    """The records of metrics.jsonl as a figure. Raises ValueError where there is nothing to draw."""
+    """The records of metrics.jsonl as a figure. Raises ValueError if the records have no loss."""
     names = _panels(lines)
     if not names:
         raise ValueError("there is no loss in the metrics, so there is no curve to draw")
@@ -81,7 +82,8 @@ def picture(lines: Sequence[Mapping[str, Any]], title: str = "") -> Picture:
 
 
 def _places(down: int, across: int) -> dict[str, float]:
-    """Of the panels, in shares of the figure. To measure every text first would take longer than to draw."""
+    """The places of the panels, for `gridspec_kw`. They are computed, because matplotlib's automatic layout
+    measures every text, which takes longer than to draw."""
     width, height = _WIDTH * across, _HEIGHT * down
     beside, between = _LEFT + _RIGHT, _BOTTOM + _TOP
     each, tall = (width - beside * across) / across, (height - _TITLE - between * down) / down
@@ -110,22 +112,22 @@ def _drawn(figure: Figure, kind: str) -> bytes:
 
 
 def _panels(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A panel for each metric, the loss first; none where there is no loss."""
+    """The metrics that get a panel, the loss first; none if there is no loss."""
     numbers = [key for line in lines for key, value in line.items() if isinstance(value, int | float)]
     names = measured(key for key in numbers if key.partition("_")[0] in _SPLITS)
     return names if "loss" in names else []
 
 
 def _by_member(lines: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """The lines of each network, of jobs that train several; else all of them."""
-    found: dict[Any, list[Mapping[str, Any]]] = {}
+    """The lines of each network of a job with several networks; of other jobs one list with all lines."""
+    members: dict[Any, list[Mapping[str, Any]]] = {}
     for line in lines:
-        found.setdefault(line.get("member"), []).append(line)
-    return list(found.values())
+        members.setdefault(line.get("member"), []).append(line)
+    return list(members.values())
 
 
 def _points(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
-    """(epoch, value) where both are finite numbers."""
+    """(epoch, value) for each line in which the value is a finite number."""
     points = []
     for number, line in enumerate(lines, start=1):
         value = line.get(key)
@@ -140,12 +142,12 @@ def _panel(axis: Axes, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
     _style(axis, name, series)
     ends = []
     for split, (color, words) in _SPLITS.items():
-        drawn = [points for points in (_points(one, f"{split}_{name}") for one in members) if points]
+        drawn = [points for points in (_points(member, f"{split}_{name}") for member in members) if points]
         for points in drawn:
             epochs, values = zip(*points, strict=True)
             few, width = len(points) <= _MARKED_POINTS, 2 if len(members) == 1 else 1
             axis.plot(epochs, values, color=color, lw=width, marker="o" if few else None, ms=3.5, zorder=3)
-        if drawn:  # the name stands at the longest
+        if drawn:  # the longest curve bears the name
             epoch, value = max((points[-1] for points in drawn), key=lambda end: end[0])
             ends.append((value, epoch, words, color))
     _label_ends(axis, ends)
@@ -170,7 +172,7 @@ def _style(axis: Axes, name: str, series: Mapping[str, Points]) -> None:
 
 
 def _frame(axis: Axes, name: str, x_name: str, logarithmic: bool) -> None:
-    """The title of a panel, what x is, and faint lines behind the curves in place of a box."""
+    """Sets the title of a panel and the name of its x axis. Faint lines behind the curves replace the box."""
     axis.set_title(f"{name}{' (logarithmic)' if logarithmic else ''}", loc="left", fontsize=10, color=_INK)
     axis.set_xlabel(x_name, color=_INK)
     axis.grid(axis="y", color=_FAINT, lw=0.8)
@@ -181,7 +183,8 @@ def _frame(axis: Axes, name: str, x_name: str, logarithmic: bool) -> None:
 
 
 def _label_ends(axis: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Names each line at its right end, in its color; moved apart where the ends are close."""
+    """Writes each curve's name at its right end, in its color, and moves two names apart if they are
+    close."""
     axis.autoscale_view()
     low, high = sorted(axis.transData.transform([(0, y) for y in axis.get_ylim()])[:, 1])
     places = [axis.transData.transform((x, y))[1] for y, x, _, _ in ends]
@@ -222,9 +225,9 @@ def _title(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw_over(panels: Sequence[tuple[str, str, Points, Points, bool, bool]], path: Path, title: str) -> Path:
-    """Draws our curves over published ones into `path` (.svg or .png) and returns it. A panel: its title,
-    what x is, published points, ours, whether the published ones stand alone, and whether y is
-    logarithmic. The same points give the same bytes."""
+    """Draws our curves over published ones into `path` (.svg or .png) and returns it. A panel is its title,
+    the name of x, published points, our points, whether the published points are drawn without a line, and
+    whether y is logarithmic. The same points give the same bytes."""
     with matplotlib.rc_context(_SETTINGS):
         across = 1 if len(panels) == 1 else 2
         down = -(-len(panels) // across)

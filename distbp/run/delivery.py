@@ -1,6 +1,7 @@
-"""What a run delivers: its result, its model, its metrics. Whether they are those that it left.
+"""The result, model and metrics that a run delivers, and checks that they are unchanged.
 
-The last checkpoint knows: it holds the parameters, the best ones, and what was measured, under its hashes.
+The checks compare with the last checkpoint. It holds, under its hashes, the last parameters, the best ones,
+and the metrics.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ BEST = "best"  # the array of a checkpoint that holds the vector of the best eva
 
 
 def delivered(path: Path, done: Mapping[str, Any], job: TrainingJob, last: Checkpoint | None) -> Result:
-    """The result of a finished run. Raises CheckpointError where something is not what the run left."""
+    """The result of a finished run. Raises CheckpointError if a file is not what the run left."""
     check_left(path, delivery_faults(path, done, job, last), "the last checkpoint")
     return Result.from_json(done, path)
 
 
 def check_left(path: Path, faults: Sequence[str], source: str) -> None:
-    """Raises CheckpointError where something is not what the run left. source: of which it can be written
-    again."""
+    """Raises CheckpointError if there are faults. source: where 'distbp resume' takes model and result
+    from."""
     if faults:
         raise CheckpointError(
             f"{path} is not what the run left:\n"
@@ -51,28 +52,28 @@ def check_left(path: Path, faults: Sequence[str], source: str) -> None:
 def delivery_faults(
     path: Path, done: Mapping[str, Any], job: TrainingJob, last: Checkpoint | None
 ) -> list[str]:
-    """What of job.yaml, metrics.jsonl, result.json and model/ is not what the run left, in words. `last`: its
-    last checkpoint; without one only what is left can be compared with each other."""
+    """A text for each part of job.yaml, metrics.jsonl, result.json and model/ that is not what the run left.
+    `last`: its last checkpoint; without it the files can only be compared with each other."""
     unknown = {field.name for field in fields(Result)} - {"path", "fetch", "measured"} ^ done.keys()
     if unknown:
         return [f"{RESULT} has other fields than distbp writes: {', '.join(sorted(unknown))}"]
     if last is None:
         return list(_model_faults(path, done, job, None))
     state = RunState.from_json(last.state["run"])
-    found = job_changes(last.state, job)
+    faults = job_changes(last.state, job)
     if not state.ended:
-        return [*found, f"the last checkpoint, of step {last.step}, is not that of the end"]
-    found += metrics_faults(path, state, whole=True)
+        return [*faults, f"the last checkpoint, of step {last.step}, is not that of the end"]
+    faults += metrics_faults(path, state, whole=True)
     expected, metrics = model_of(last, state, job)
-    found += _model_faults(path, done, job, expected)
-    found += result_faults(done, metrics)
+    faults += _model_faults(path, done, job, expected)
+    faults += result_faults(done, metrics)
     if done["steps"] != last.step:
-        found.append(f"{RESULT} says {done['steps']} steps, where {last.step} were trained")
-    return found
+        faults.append(f"{RESULT} says {done['steps']} steps, but {last.step} were trained")
+    return faults
 
 
 def model_of(last: Checkpoint, state: RunState, job: TrainingJob) -> tuple[Array, dict[str, Any]]:
-    """The vector that the model of an ended run holds, and its metrics (but for those of the test set)."""
+    """The vector of an ended run's model, and its metrics, except those of the test set."""
     stopping, vector, metrics = job.early_stopping, last.arrays["vector"], state.last_metrics
     if stopping is not None and stopping.restore_best and state.best is not None:
         vector = last.arrays.get(BEST, vector)
@@ -89,7 +90,7 @@ def write_run_model(
     *,
     disk: Disk = DISK,
 ) -> None:
-    """The model folder of a run that came to `vector`, with the vectors of its `others`, if any."""
+    """Writes the model folder of a run. vector: (size,), its parameters; others: of further members."""
     save_model(
         path,
         job=blueprint.job,
@@ -109,18 +110,19 @@ def write_run_model(
 
 
 def result_faults(done: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
-    """What a result says of `metrics` that was measured otherwise. NaN and infinities are null in JSON."""
-    said, found = done["metrics"], []
+    """A text for each of `metrics` of which a result has another value. NaN and infinities are null in
+    JSON."""
+    said, faults = done["metrics"], []
     for name, value in metrics.items():
         number = value if value is not None and math.isfinite(value) else None
         if not (said.get(name) == number or (number is None and said.get(name) != said.get(name))):
-            found.append(f"{RESULT} says {name}: {said.get(name)}, where {number} was measured")
-    return found
+            faults.append(f"{RESULT} says {name}: {said.get(name)}, but {number} was measured")
+    return faults
 
 
 def metrics_faults(path: Path, state: RunState, *, whole: bool = False) -> list[str]:
-    """Whether metrics.jsonl is as it was when a checkpoint with this state was saved. `whole`: with nothing
-    after it."""
+    """A fault if metrics.jsonl does not begin as it was when a checkpoint with this state was saved. `whole`:
+    nothing may follow."""
     with explained(path / METRICS):
         try:
             data = read_file(path / METRICS)
@@ -135,7 +137,7 @@ def _model_faults(
     path: Path, done: Mapping[str, Any], job: TrainingJob, expected: Array | None
 ) -> Iterator[str]:
     if done["job_digest"] != job.digest:
-        yield f"{RESULT} is that of another job: it says the digest {done['job_digest']}, not {job.digest}"
+        yield f"{RESULT} belongs to another job: its digest is {done['job_digest']}, not {job.digest}"
     try:
         model = load_model(path / "model")
     except ModelError as error:
@@ -143,7 +145,7 @@ def _model_faults(
         return
     digest = model.facts["params_sha256"]
     if model.facts.get("job_digest") != job.digest:
-        yield f"model/ is that of another job: it says the digest {model.facts.get('job_digest')}"
+        yield f"model/ belongs to another job: its digest is {model.facts.get('job_digest')}"
     if expected is None:
         if done["params_sha256"] != digest:
             yield f"{RESULT} says params_sha256 {done['params_sha256']}, model/ has {digest}"
@@ -151,7 +153,7 @@ def _model_faults(
     right = params_digest(expected[: model.network.parameter_count])
     for name, said in ((RESULT, done["params_sha256"]), ("model/", digest)):
         if said != right:
-            yield f"{name} has params_sha256 {said}, where the run came to {right}"
-    held = expected[: model.network.size]  # a model has no states of the series that were trained on
+            yield f"{name} has params_sha256 {said}, but the run computed {right}"
+    held = expected[: model.network.size]  # a model has no states, unlike the run's vector
     if digest == right and model.vector.tobytes() != held.astype(model.vector.dtype).tobytes():
         yield "model/ has other running statistics than the run came to"

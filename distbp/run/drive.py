@@ -1,4 +1,4 @@
-"""One run, driven to its end: its log, its trainer, with BLAS on one thread."""
+"""Drives one run to its end: makes its log and its trainer, and keeps BLAS to one thread."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def drive(
 ) -> Result:
     """Trains `run` from `start` (None: the beginning) to its end; waits.
 
-    job_text: of a longer job, for job.yaml. data: the rows of `splits.ready`, where the caller has them.
-    requests: for other workers; None: those in the run directory. draws: curves.svg too.
+    job_text: of a longer job, for job.yaml. data: the rows of `splits.ready`, if the caller has them already.
+    requests: requests for workers; None: those in the run directory. draws: whether to draw curves.svg.
     """
     told, blueprint = log_events(run, listener), going_on(blueprint, kept_init(run.path))
     for aside in start.set_aside if start else ():

@@ -1,4 +1,4 @@
-"""The table of epochs on a terminal and in a log: one head, a row for each epoch, 80 columns at most."""
+"""The table of epochs on a terminal and in a log: a head, and a row for each epoch, at most 80 wide."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from distbp.core.metric_names import SPLITS, measured
 from distbp.run import events
 
 WIDTH = 80
-_LEFT, _RIGHT = 5, 14  # of the columns of the epoch, and of samples/s with the star
+_LEFT, _RIGHT = 5, 14  # the widths of the columns of the epoch, and of samples/s with the star
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Columns of a table: the training set's, then the validation set's, each with what says most first."""
+    """The columns of a table in order: the training set's, then the validation set's, each with the most
+    telling metrics first."""
     ranks = {name: rank for rank, name in enumerate(measured(sorted(names)))}
     return sorted(names, key=lambda name: (SPLITS.index(name.split("_")[0]), ranks[name.partition("_")[2]]))
 
 
 def _shown(columns: Sequence[str]) -> list[tuple[str, str, int]]:
-    """(split, "" where the column before has the same; metric; width) of as many columns as have room."""
+    """(split, metric, width) of the columns that fit. A split is "" if the column before has the same."""
     for least in (9, 7):
-        found, before, room = [], "", WIDTH - _LEFT - _RIGHT
+        shown, before, room = [], "", WIDTH - _LEFT - _RIGHT
         for column in columns:
             split, _, metric = column.partition("_")
             width = max(least, len(metric), len(split) if split != before else 0)
             room -= width + 2
-            found.append((split if split != before else "", metric.replace("_", " "), width))
+            shown.append((split if split != before else "", metric.replace("_", " "), width))
             before = split
         if room >= 0:
-            return found
-    while sum(width + 2 for _, _, width in found) > WIDTH - _LEFT - _RIGHT:
-        found.pop()
-    return found
+            return shown
+    while sum(width + 2 for _, _, width in shown) > WIDTH - _LEFT - _RIGHT:
+        shown.pop()
+    return shown
 
 
 def table_head(columns: Sequence[str], watched: str | None, member: int | None = None) -> Iterator[str]:
-    """The lines above the first epoch, at most WIDTH wide. watched: what chooses the best epoch, or None.
-    member: whose epoch it is, where a job trains several networks."""
+    """The lines above the first epoch, at most WIDTH wide. watched: the metric that chooses the best epoch,
+    or None. member: the number of a network, if the job trains several."""
     if member is not None:
         yield f"{member}:1 is the first epoch of network {member}, and so on"
     if watched is not None:
@@ -61,7 +62,7 @@ def table_row(columns: Sequence[str], event: events.EpochEnded) -> str:
 
 
 def number(value: float) -> str:
-    """Four significant digits; no exponent where five digits will do."""
+    """A value with about four significant digits, and without an exponent from 0.001 up to 1000."""
     if not math.isfinite(value):
         return str(value)
     return f"{value:.4f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.4g}"

@@ -1,6 +1,6 @@
-"""What the trainer tells whoever listens: a display, a log, a service.
+"""Events that the trainer sends to a listener: a display, a log, a service.
 
-A listener is a function of one event. Events carry numbers, not text; it is the listener that words them.
+A listener is a function of one event. Events carry numbers, not text; the listener puts them into words.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Waiting:
-    """What comes next may take some seconds: `what`, for people, as "starting Ray". It is over with the next
-    event."""
+    """Work has begun that may take some seconds. `what` names it for people, for example "starting Ray". The
+    next event ends it."""
 
     what: str
 
 
 @dataclass(frozen=True)
 class Started:
-    """Before the first step. `first_step` is above 0 for a resumed run. `notes`: what the data made of the
-    job and may surprise. `skipped`: rows that were left out of each split, by reason. `watched`: the metric
-    that chooses the best epoch; None where there is no validation set. `members`: networks that are trained;
-    steps are then counted over all of them, `epochs` and `steps_per_epoch` are those of one."""
+    """The run is about to train its first step. `first_step` is above 0 for a resumed run. `notes`: facts
+    about job and data that may surprise. `skipped`: rows that were left out of each split, by reason.
+    `watched`: the metric that chooses the best epoch; None without a validation set. `members`: the number of
+    networks. Steps are counted over all networks; `epochs` and `steps_per_epoch` are those of one."""
 
     name: str
     run_dir: str
@@ -47,15 +47,15 @@ class Started:
 
 @dataclass(frozen=True)
 class Noted:
-    """Something that people should know about the run, in words; it is said once, and in `Result.notes`."""
+    """A note for people about the run. Each is sent once, and is also in `Result.notes`."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Progressed:
-    """A few times a second. `samples_per_second` is over the steps since the last such event; 0 for steps in
-    which kernels may have been compiled. `workers`: that there are now."""
+    """Progress, sent a few times a second. `samples_per_second`: over the steps since the last such event; 0
+    if kernels may have been compiled in them. `workers`: their number now."""
 
     step: int
     total_steps: int
@@ -67,10 +67,10 @@ class Progressed:
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """`metrics` is the line written to metrics.jsonl; `seconds` covers steps and evaluation.
-    `samples_per_second`: of the run so far, without steps in which kernels may have been compiled.
-    `unhealthy`: what is wrong with the run so far, by name (see `distbp.run.verdict`). `member`: the number
-    of the network, where a job trains several."""
+    """An epoch has ended. `metrics`: the losses and metrics of its line in metrics.jsonl. `seconds`: the time
+    from its last step to this event. `samples_per_second`: of the run so far, without steps in which kernels
+    may have been compiled. `unhealthy`: what is wrong with the run so far, by name (see
+    `distbp.run.verdict`). `member`: the number of the network, if the job trains several."""
 
     epoch: int
     step: int
@@ -84,6 +84,8 @@ class EpochEnded:
 
 @dataclass(frozen=True)
 class CheckpointSaved:
+    """A checkpoint of `step` is in `path`; writing it took `seconds`."""
+
     step: int
     path: str
     seconds: float
@@ -91,7 +93,7 @@ class CheckpointSaved:
 
 @dataclass(frozen=True)
 class CheckpointSetAside:
-    """A damaged checkpoint was found and not used."""
+    """A damaged checkpoint was found, and is not used. `path`: where it is now."""
 
     path: str
     reason: str
@@ -99,8 +101,8 @@ class CheckpointSetAside:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Early stopping: no improvement of `metric` for `epochs` epochs; the best was at `best_epoch`. `member`:
-    as in `EpochEnded`."""
+    """Early stopping has ended training: `metric` has not improved in `epochs` evaluations. Its best value
+    was `best`, in `best_epoch`. `member`: as in `EpochEnded`."""
 
     metric: str
     epochs: int
@@ -129,6 +131,8 @@ class StateChanged:
 
 @dataclass(frozen=True)
 class Finished:
+    """The run has ended. `result`: as in result.json."""
+
     result: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -27,8 +27,8 @@ from distbp.run import train as training
 from distbp.run.blueprints import make_blueprint
 from distbp.run.splits import open_splits
 
-MAX_ROWS = 16
-COORDINATES = 20
+MAX_ROWS = 16  # of the batch
+COORDINATES = 20  # of each tensor, that are checked
 
 
 @quiet()
@@ -40,14 +40,14 @@ def check_job(
     given: Mapping[str, Any] | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Checks the gradient of the job's first batch (at most `MAX_ROWS` rows) in float64. A batch whose rows
-    all weigh 0 is passed over.
+    """Checks the gradient of the job's first batch (at most `MAX_ROWS` rows) in float64. The first batch
+    whose rows do not all weigh 0 is taken.
 
-    It is computed as in training: by a `Worker`, over all shards and their tree, with dropout, normalization,
-    class and sample weights. `coordinates`: how many of each tensor (None: all), drawn by the job's seed;
-    where that is not all, also the derivative along one direction of it, to which all coordinates add.
-    `folder`: as in `train`; `given`: arrays by split; `watch`: as in `distbp.nn.gradcheck.check`.
-    Penalties and clipping are the parameter server's and are not part of it. Raises JobError, DataError.
+    The gradient is computed as in training: by a `Worker`, over all shards and their tree, with dropout,
+    normalization, class and sample weights. Penalties and clipping, which the parameter server applies, are
+    not checked. `coordinates`: how many of each tensor are checked (None: all), drawn by the job's seed. If
+    that is not all, the derivative along one random direction of the tensor is checked, too. `folder`: as in
+    `train`. `given`: arrays by split. `watch`: as in `distbp.nn.gradcheck.check`. Raises JobError, DataError.
     """
     training.check_job(job)
     _has_gradients(job)
@@ -85,7 +85,7 @@ def check_job(
 
 
 def _has_gradients(job: TrainingJob) -> None:
-    """Only a job that asks for no gradient may have units without one."""
+    """Raises JobError if a layer has no gradient, which only a job with `evolution` may have."""
     for index, layer in enumerate(job.model.layers if job.optimizer.copies else ()):
         if layer.ends_in is not None and not ACTIVATIONS[layer.ends_in].trainable:
             text = f"{layer.ends_in!r} has a derivative of zero, so there is no gradient to check"
@@ -93,7 +93,7 @@ def _has_gradients(job: TrainingJob) -> None:
 
 
 def _mean_loss(blueprint: Blueprint, worker: Worker, vector: Vector, step: int) -> Callable[[Vector], float]:
-    """The loss of the batch of a step as a function of `vector`, without the backward pass, which takes most
+    """The loss of a step's batch as a function of `vector`. It leaves out the backward pass, which takes most
     of the time of `Worker.compute`."""
     program = Program(
         worker.network,
@@ -101,7 +101,7 @@ def _mean_loss(blueprint: Blueprint, worker: Worker, vector: Vector, step: int) 
         vector,
         kernels=kernel_sets.load(blueprint.kernels),
         loss=blueprint.job.loss,
-        gradient=np.zeros_like(vector),  # where running statistics go
+        gradient=np.zeros_like(vector),  # takes the running statistics
         seed=blueprint.job.seed,
         steps=blueprint.total_steps,
         forward_only=True,

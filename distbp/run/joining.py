@@ -1,4 +1,5 @@
-"""What a job with several networks delivers: one model, one result, one metrics.jsonl, made of theirs."""
+"""Joins the networks of a job: one model, one result and one metrics.jsonl, made from those of the
+networks."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def member_path(path: Path, number: int) -> Path:
 
 
 def member_lines(path: Path, count: int, per_member: int) -> list[tuple[int, int, bytes]]:
-    """(network, its step, line) of the metrics.jsonl that the run in `path` has by those of its networks."""
+    """(network, its step, line) for each line that the networks' files give for the run's metrics.jsonl."""
     return [
         (number, line["step"], as_line(line, number, per_member))
         for number in range(count)
@@ -43,7 +44,7 @@ def member_lines(path: Path, count: int, per_member: int) -> list[tuple[int, int
 
 
 def rewrite_metrics(run: RunDirectory, count: int, per_member: int) -> list[tuple[int, int]]:
-    """Makes metrics.jsonl what it is by those of the networks; returns (network, its step) of the lines."""
+    """Writes metrics.jsonl anew from those of the networks; returns (network, its step) of each line."""
     run.rewind_metrics(0)
     lines = member_lines(run.path, count, per_member)
     run.append_metric_text(b"".join(line for _, _, line in lines))
@@ -51,8 +52,8 @@ def rewrite_metrics(run: RunDirectory, count: int, per_member: int) -> list[tupl
 
 
 def kept(job: TrainingJob, rows: Mapping[str, int], metrics: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
-    """Which of several restarts is the best, by what was measured of each, and the metric that says so. What
-    is not defined is worse than any; of equals it is the first."""
+    """The number of the best restart, and the metric that chose it. metrics: of each restart. NaN is worse
+    than any value; of equals the first is the best."""
     metric = watched(job, set(rows)) or "train_loss"
     sign = 1.0 if less_is_better(metric) else -1.0
 
@@ -75,8 +76,8 @@ def joined_result(
     began: float,
     draws: bool,
 ) -> Result:
-    """Writes the model; says how it all ended. side: networks that trained at a time. draws: curves.svg,
-    too."""
+    """Writes the model and returns the result of the whole job. side: how many networks trained at the same
+    time. began: by `time.monotonic`. draws: whether to draw curves.svg."""
     job, metrics = blueprint.job, [result.metrics for result in results]
     steps, notes = sum(result.steps for result in results), list(notes)
     notes += [text for result in results for text in result.notes]
@@ -88,7 +89,7 @@ def joined_result(
     epoch = None
     if job.restarts > 1:
         best, metric = kept(job, blueprint.rows, metrics)
-        values = ", ".join(f"{found.get(metric, math.nan):.4g}" for found in metrics)
+        values = ", ".join(f"{member.get(metric, math.nan):.4g}" for member in metrics)
         notes.append(f"network {best} is kept, the best by its {metric.replace('_', ' ')} (of {values})")
         vectors, final = [_vector(results[best])], dict(metrics[best])
         epoch = results[best].model_epoch
@@ -128,16 +129,16 @@ def joined_metrics(
     vectors: Sequence[Array],
     of_members: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Of the mean of the networks' predictions; `train_loss` is the mean of theirs."""
-    found = {"train_loss": sum(float(one["train_loss"]) for one in of_members) / len(of_members)}
+    """The metrics of the mean of the networks' predictions; `train_loss` is the mean of the networks'."""
+    joined = {"train_loss": sum(float(member["train_loss"]) for member in of_members) / len(of_members)}
     network, kernels = blueprint.network(), kernel_sets.load(blueprint.kernels)
     for split in blueprint.rows:
         if split != "train":
             rows, count = data.splits[split], blueprint.rows[split]
             measures = blueprint.measures(network, split)
             values = measured(measures, network, vectors, kernels, rows, count, blueprint.shards)
-            found |= {f"{split}_{name}": value for name, value in values.items()}
-    return found
+            joined |= {f"{split}_{name}": value for name, value in values.items()}
+    return joined
 
 
 def _vector(result: Result) -> Array:
@@ -145,6 +146,7 @@ def _vector(result: Result) -> Array:
 
 
 def _said(result: Result) -> dict[str, Any]:
+    """A network's entry in `Result.members`."""
     return {
         "status": result.status,
         "steps": result.steps,
@@ -155,51 +157,51 @@ def _said(result: Result) -> dict[str, Any]:
 
 
 def joined_delivered(path: Path, done: Mapping[str, Any], job: TrainingJob) -> Result:
-    """The result of a finished run of several networks. Raises CheckpointError where something is not what
-    the run left."""
+    """The result of a finished run of several networks. Raises CheckpointError if a file is not what the run
+    left."""
     check_left(path, joined_faults(path, done, job), "those of the networks")
     return Result.from_json(done, path)
 
 
 def joined_faults(path: Path, done: Mapping[str, Any], job: TrainingJob) -> list[str]:
-    """What of the run and of its networks is not what they left, in words."""
-    found, vectors, results = [], [], []
+    """A text for each file of the run, or of one of its networks, that is not what the run left."""
+    faults, models, results = [], [], []
     for number in range(networks(job)):
         folder = member_path(path, number)
         result = read_result(folder) if is_run(folder) else None
         if result is None:
-            found.append(f"{MEMBERS}/{number} has no {RESULT}")
+            faults.append(f"{MEMBERS}/{number} has no {RESULT}")
             continue
         last = checkpoint.load_latest(folder / "checkpoints")
-        of_it = delivery_faults(folder, result, member_job(job, number), last)
-        found += [f"{MEMBERS}/{number}: {fault}" for fault in of_it]
+        of_member = delivery_faults(folder, result, member_job(job, number), last)
+        faults += [f"{MEMBERS}/{number}: {fault}" for fault in of_member]
         results.append(result)
-        if not of_it:
-            vectors.append(load_model(folder / "model"))
-    if found:
-        return found
+        if not of_member:
+            models.append(load_model(folder / "model"))
+    if faults:
+        return faults
     if done["job_digest"] != job.digest:
-        return [f"{RESULT} is that of another job: it says the digest {done['job_digest']}, not {job.digest}"]
+        return [f"{RESULT} belongs to another job: its digest is {done['job_digest']}, not {job.digest}"]
     if job.restarts > 1:
         rows = {name.partition("_")[0]: 0 for name in results[0]["metrics"]}
-        best, _ = kept(job, rows, [Result.from_json(one).metrics for one in results])
-        vectors = [vectors[best]]
-    right = params_digest(*(one.vector[: one.network.parameter_count] for one in vectors))
+        best, _ = kept(job, rows, [Result.from_json(result).metrics for result in results])
+        models = [models[best]]
+    right = params_digest(*(member.vector[: member.network.parameter_count] for member in models))
     try:
         model = load_model(path / "model")
     except ModelError as error:
         return [str(error)]
     for name, said in ((RESULT, done["params_sha256"]), ("model/", model.facts["params_sha256"])):
         if said != right:
-            found.append(f"{name} has params_sha256 {said}, where the networks came to {right}")
+            faults.append(f"{name} has params_sha256 {said}, but the networks give {right}")
     lines = [
         line for number in range(networks(job)) for line in read_lines(member_path(path, number) / METRICS)
     ]
     if [_measured(line) for line in read_lines(path / METRICS)] != [_measured(line) for line in lines]:
-        found.append(f"{METRICS} is not what those of the networks give")
-    return found
+        faults.append(f"{METRICS} is not what those of the networks give")
+    return faults
 
 
 def _measured(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Without its place among those of the networks."""
+    """A line without its place among the lines of all networks."""
     return {name: value for name, value in line.items() if name not in ("member", "step")}

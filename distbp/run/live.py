@@ -1,4 +1,4 @@
-"""A live line on a terminal: a bar with what is done, and the time left."""
+"""A live line on a terminal: a progress bar, and the time left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def duration(seconds: float) -> str:
-    """7.2 s, 3 min 20 s, 2 h 5 min."""
+    """A duration as text: 7.2 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -22,14 +22,14 @@ def duration(seconds: float) -> str:
 
 
 class Pace:
-    """Time left, from the speed of the last few seconds (a mean that forgets: 5 s halve its weight)."""
+    """Time left, from an exponential moving average of the speed, with a half-life of 5 s."""
 
     def __init__(self, first_step: int, total_steps: int, now: float) -> None:
         self._step, self._total, self._then = first_step, total_steps, now
         self._rate = 0.0
 
     def seconds_left(self, step: int, now: float) -> float | None:
-        """None while nothing is known."""
+        """The seconds left after `step` at the time `now`; None before the first step."""
         elapsed = now - self._then
         if step > self._step and elapsed > 0:
             rate = (step - self._step) / elapsed
@@ -41,8 +41,8 @@ class Pace:
 
 @contextmanager
 def counting(stream: TextIO, what: str) -> Iterator[Callable[[int, int], None]]:
-    """To be called with how many of how many are done. On a terminal a live line says so, and the time left;
-    elsewhere nothing is written. `what`: they, in the plural."""
+    """Yields a function to call with the number done and the total. On a terminal a live line shows both, and
+    the time left; elsewhere nothing is written. `what`: the things counted, in the plural."""
     if not stream.isatty():
         yield lambda done, total: None
         return
@@ -62,8 +62,8 @@ def counting(stream: TextIO, what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def bar(stream: TextIO) -> Iterator[tuple[Console, Callable[..., None]]]:
-    """A live line on a terminal, which goes away at the end of the block: what lines above it are printed by,
-    and what changes its `total`, `completed` and `status`."""
+    """A live line on a terminal, which is removed at the end of the block. Yields a console, which prints
+    lines above it, and a function that changes its `total`, `completed` and `status`."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 

@@ -1,4 +1,4 @@
-"""What a run measured, as columns."""
+"""The metrics of a run as columns."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from distbp.core.arrays import Array
 
 
 class Metrics(Mapping[str, Array]):
-    """By name (`train_loss`, `validation_accuracy`, `step`, ...) an array with one value for each evaluation,
-    float64, NaN where it was not measured; `step` and `epoch` are whole numbers. `rows`: the lines of
-    metrics.jsonl, with everything that was recorded."""
+    """Maps a name (`train_loss`, `validation_accuracy`, `step`, ...) to an array with one value for each line
+    of metrics.jsonl: float64, NaN where nothing was measured; `step` and `epoch` are int64. `rows`: the lines
+    themselves, with everything that was recorded."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
         self.rows = tuple(rows)
@@ -32,7 +32,7 @@ class Metrics(Mapping[str, Array]):
         return len(self._columns)
 
     def __eq__(self, other: object) -> bool:
-        """Whether the same was measured, to the bit; NaN equals NaN."""
+        """Whether all columns are equal, to the bit; NaN equals NaN."""
         if not isinstance(other, Metrics):
             return NotImplemented
         same = self.keys() == other.keys()
@@ -44,7 +44,7 @@ class Metrics(Mapping[str, Array]):
         return f"Metrics({len(self.rows)} rows: {', '.join(self._columns)})"
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame, indexed by step. Raises ImportError where pandas is not installed."""
+        """A pandas DataFrame, indexed by step. Raises ImportError if pandas is not installed."""
         try:
             import pandas
         except ImportError:

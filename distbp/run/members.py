@@ -1,10 +1,11 @@
-"""Several networks of one job, which differ by their seeds alone: `members` and `restarts`.
+"""Trains several networks of one job, which differ only by their seeds: `members` and `restarts`.
 
-Each has a run directory of its own, below `members/` in that of the job, and is trained by the trainer of
-every job; so it can be killed, resumed and verified as every run. They train side by side: without workers as
-many as there are processors, each in a thread of this process; else as many as there are workers, each in one
-of them. Nothing of this changes a bit. What the job's own directory holds follows from theirs:
-metrics.jsonl has their lines one after the other, the model their weights.
+Each network has a run directory of its own, below `members/` in the job's run directory, and is trained by
+the usual trainer. So it can be killed, resumed and verified like any run. Networks train at the same time.
+Without workers, each trains in a thread of this process, as many at a time as there are processors; else each
+trains in one worker, as many at a time as there are workers. That changes no bit of the results. The files of
+the job's own directory are made from the networks': metrics.jsonl has their lines, one network after the
+other, and the model has their weights.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ from distbp.team.inline import InlineTeam
 from distbp.team.maker import TeamMaker, limits
 from distbp.team.training_turns import TrainingTurns
 
-WATCH_S = 0.25  # between two looks whether the run is to stop, while a network waits for its turn
+WATCH_S = 0.25  # while a network waits for its turn, it looks this often whether the run is to stop
 
 
 @dataclass
 class _Training:
-    """What all networks share."""
+    """The objects that the threads of all networks share."""
 
     run: RunDirectory
-    job: TrainingJob  # of all, with its data's folder absolute
+    job: TrainingJob  # the whole job, with its data's folder absolute
     blueprint: Blueprint
     splits: Splits
     data: WholeData
@@ -80,11 +81,12 @@ def train_members(
     notes: Sequence[str] = (),
     draws: bool = True,
 ) -> Result:
-    """Trains, or goes on with, all networks of a job, and makes one model of them; waits.
+    """Trains all networks of a job, from their checkpoints if they have any, and joins them into one model;
+    waits.
 
-    job: as job.yaml has it, with its data's folder absolute. workers: that were asked for. `init`: the model
-    that each begins with. job_text: of a longer job, for job.yaml. draws: curves.svg, too.
-    Raises as the trainer does.
+    job: as in job.yaml, with its data's folder absolute. workers: as asked for. `init`: the model that each
+    network begins with. job_text: of a longer job, for job.yaml. draws: whether to draw curves.svg. Raises
+    the errors of `Trainer.train`.
     """
     began, count = time.monotonic(), networks(job)
     least, most = limits(workers)
@@ -120,8 +122,8 @@ def train_members(
 
 
 def _check_lengths(training: _Training, count: int, log: events.Listener) -> None:
-    """Raises CheckpointError where a network cannot go on to the job's length, before anything is written.
-    Tells of damaged checkpoints, which are set aside by now."""
+    """Raises CheckpointError if a network cannot go on to the job's length, before anything is written.
+    Reports damaged checkpoints to `log`."""
     for number in range(count):
         path = member_path(training.run.path, number)
         start = checkpoint.load_latest(path / "checkpoints") if is_run(path) else None
@@ -138,7 +140,8 @@ def _at_a_time(now: int, most: int) -> str:
 
 
 def _inline(side: int, waiting: Callable[[str], None]) -> Callable[..., Team]:
-    """Makes teams in this process, each with its share of the processors. waiting: see `InlineTeam`."""
+    """Returns a function that makes teams in this process, each with an equal share of the processors.
+    waiting: see `InlineTeam`."""
     threads, loading = max(1, settings.processors() // side), threading.Lock()
 
     def team(
@@ -156,15 +159,15 @@ def _inline(side: int, waiting: Callable[[str], None]) -> Callable[..., Team]:
 
 
 def _side_by_side(training: _Training, turns: TrainingTurns, make: Callable[..., Team]) -> None:
-    """A thread for each network trains it when its turn comes. Where one fails the others stop, with a
-    checkpoint. make: a team, of the number of a network and what `MakeTeam` takes."""
+    """Trains each network in a thread, when its turn comes; waits. If one fails, the others stop with a
+    checkpoint. make: makes a team from the number of a network and the arguments of `MakeTeam`."""
     control = training.control
 
-    def one(number: int) -> None:
+    def train_in_turn(number: int) -> None:
         try:
             while not turns.enter(number, WATCH_S) and not control.stopping:
                 pass
-            _one(training, partial(make, number), number)
+            _train_network(training, partial(make, number), number)
         except BaseException:
             control.stop("the end of another network")
             raise
@@ -173,22 +176,22 @@ def _side_by_side(training: _Training, turns: TrainingTurns, make: Callable[...,
 
     count = turns.left
     with ThreadPoolExecutor(count, "distbp-members") as pool:
-        waiting: list[Future[None]] = [pool.submit(one, number) for number in range(count)]
+        waiting: list[Future[None]] = [pool.submit(train_in_turn, number) for number in range(count)]
     errors = [error for error in (future.exception() for future in waiting) if error is not None]
     faults = [error for error in errors if not isinstance(error, Interrupted)]
     for error in (*faults, *errors):
         raise error
 
 
-def _one(training: _Training, teams: MakeTeam, number: int) -> None:
-    """Trains a network from where it is to its end."""
+def _train_network(training: _Training, teams: MakeTeam, number: int) -> None:
+    """Trains a network to its end, from its last checkpoint if it has one; waits."""
     run, control, told = training.run, training.control, training.told
     path, blueprint = member_path(run.path, number), training.blueprint_of(number)
     job = member_job(training.job, number)
     text = job.to_yaml()
     if control.stopping:
         raise Interrupted(str(run.path), told.steps_done(), control.stopped_by)
-    go = partial(
+    train = partial(
         drive,
         blueprint=blueprint,
         splits=training.splits,
@@ -201,8 +204,8 @@ def _one(training: _Training, teams: MakeTeam, number: int) -> None:
     )
     try:
         if is_run(path):
-            with RunDirectory.open(path, disk=run.disk) as one:
-                done, start = read_result(path), checkpoint.load_latest(one.checkpoints)
+            with RunDirectory.open(path, disk=run.disk) as own:
+                done, start = read_result(path), checkpoint.load_latest(own.checkpoints)
                 if done is not None and not (start and agreement.longer(start.state, job)):
                     result = delivered(path, done, job, start)
                     told.ended(number)
@@ -214,11 +217,11 @@ def _one(training: _Training, teams: MakeTeam, number: int) -> None:
                         disk=run.disk,
                     )
                     longer = text if job_text(path) != text else None
-                    result = go(one, start=start, job_text=longer)
+                    result = train(own, start=start, job_text=longer)
         else:
-            with RunDirectory.create(path, text, disk=run.disk) as one:
+            with RunDirectory.create(path, text, disk=run.disk) as own:
                 keep_init(training.init, path, optimizer=keeps_optimizer(job), disk=run.disk)
-                result = go(one, start=None)
+                result = train(own, start=None)
     except Interrupted as stop:
         raise Interrupted(str(run.path), told.steps_done(), stop.signal_name) from None
     training.results[number] = result

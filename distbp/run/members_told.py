@@ -1,4 +1,4 @@
-"""What several networks of a job tell, told as one run: steps and epochs of all, in turn or mixed."""
+"""Turns the events of several networks of a job into the events of one run."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from distbp.run.run_directory import METRICS, RunDirectory, json_line, last_line
 
 
 def place(number: int, per_member: int, step: int) -> int:
-    """A step of a network among those of the whole job, as if they were trained one after the other and none
-    stopped early."""
+    """The number of a network's step among the steps of the whole job, as if the networks were trained one
+    after the other and none stopped early."""
     return number * per_member + step
 
 
 def as_line(line: dict[str, Any], number: int, per_member: int) -> bytes:
-    """A line of a network's metrics.jsonl as the job's own has it."""
+    """The line of the job's metrics.jsonl for a line of a network's."""
     told = {**line, "step": place(number, per_member, line["step"]), "member": number}
     return json_line(told, ("step", "epoch", "member"))
 
 
 class MembersTold:
-    """Takes the events of all networks, from any thread, and passes them on to `listener` as those of one run
-    of `count` times `per_member` steps. metrics.jsonl of `run` gets a line with each epoch."""
+    """Passes the events of all networks, from any thread, on to `listener`, as events of one run of `count` *
+    `per_member` steps. Each epoch also adds a line to the metrics.jsonl of `run`."""
 
     def __init__(
         self,
@@ -46,15 +46,15 @@ class MembersTold:
         self._began = False
         self._steps = dict.fromkeys(range(count), 0)
         self._speeds: dict[int, float] = {}
-        self._told: set[tuple[int, int]] = set()  # (network, step) of the lines that were written
-        self._first: dict[str, int] = {}  # text of what is told once -> the network that said it
+        self._told: set[tuple[int, int]] = set()  # (network, step) of the lines in metrics.jsonl
+        self._first: dict[str, int] = {}  # text of a note -> the network whose note was passed on
 
     def wrote(self, number: int, step: int) -> None:
-        """Of a line that metrics.jsonl has from before; it is not written again."""
+        """Records that metrics.jsonl already has the line of a network's step."""
         self._told.add((number, step))
 
     def listener(self, number: int) -> events.Listener:
-        """For the trainer of one network."""
+        """The listener for the trainer of one network."""
         return partial(self._hear, number)
 
     def waiting(self, what: str) -> None:
@@ -62,7 +62,7 @@ class MembersTold:
             self._listener(events.Waiting(what))
 
     def ended(self, number: int) -> None:
-        """The network is done: as far as steps are counted, with all of them."""
+        """Counts all steps of the network as done, also if it stopped early."""
         with self._lock:
             self._steps[number] = self._per_member
             self._speeds.pop(number, None)

@@ -1,4 +1,4 @@
-"""How the rows of a job are prepared that goes on with the preparation of a model: `init_keeps`."""
+"""The preparation of rows that a job takes from a model: `init_keeps: [preparation]`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def plan_of(model: Model, targets: Mapping[str, WantedTarget], windows: Any) -> Plan:
-    """The plan of a model for the table of a job. targets, windows: what the job says of them. Raises
-    JobError where that is not what the model has."""
+    """The plan of a model, for the table of a job. targets, windows: the job's. Raises JobError if they
+    differ from the model's, or if the model takes arrays."""
     if model.plan is None:
-        text = "names the preparation, but the model in init takes arrays, and the data is a table"
+        text = "has preparation, but the model in init takes arrays, and the data is a table"
         raise JobError([Fault("init_keeps", text)])
     theirs = {name: (c.name, c.scaled, bool(c.limits)) for name, c in model.plan.targets.items()}
-    # Values whose mean was 0 and deviation 1 are scaled without a trace.
-    scaled = {name: one.scaled and theirs.get(name, ("", True))[1] for name, one in targets.items()}
-    if theirs != {name: (one.column, scaled[name], one.clipped) for name, one in targets.items()}:
-        parts = (f"{name}: {_said(*one)}" if name else _said(*one) for name, one in theirs.items())
+    # A model does not show that it scales targets whose mean was 0 and standard deviation 1.
+    scaled = {name: target.scaled and theirs.get(name, ("", True))[1] for name, target in targets.items()}
+    if theirs != {name: (target.column, scaled[name], target.clipped) for name, target in targets.items()}:
+        parts = (f"{name}: {_said(*facts)}" if name else _said(*facts) for name, facts in theirs.items())
         raise JobError([Fault("data.target", f"must be that of the model in init: {', '.join(parts)}")])
     series = model.plan.series
     asked = None if windows is None else (windows.length, windows.horizon, windows.difference)
@@ -41,17 +41,17 @@ def _said(column: str, scaled: bool, clipped: bool) -> str:
 
 
 def scales_of(model: Model) -> Preprocessing:
-    """How arrays are prepared for a model. Raises JobError where it takes a table."""
+    """The preprocessing of arrays for a model. Raises JobError if the model takes a table."""
     if model.plan is not None:
-        text = "names the preparation, but the model in init takes a table, and the data is arrays"
+        text = "has preparation, but the model in init takes a table, and the data are arrays"
         raise JobError([Fault("init_keeps", text)])
     return model.preprocessing
 
 
 def known_classes(model: Model | None, heads: Heads | None) -> dict[str, Known]:
-    """The classes of the outputs that the network has like the model, by name."""
+    """The model's classes, by output, for each output that both have with the same name and shape."""
     if model is None or heads is None:
         return {}
     theirs = {head.name: head for head in model.heads}
-    same = (theirs[one.name] for one in heads if one.name in theirs and theirs[one.name].shape == one.shape)
-    return {head.name: Known(model.classes_of(head)) for head in same}
+    pairs = ((head, theirs[head.name]) for head in heads if head.name in theirs)
+    return {old.name: Known(model.classes_of(old)) for new, old in pairs if old.shape == new.shape}

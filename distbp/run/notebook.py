@@ -1,4 +1,4 @@
-"""A live card in a notebook: shown once, then replaced in place."""
+"""A live card in a notebook, which is shown once and then updated in place."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 from distbp.run import events
 
-EVERY_S = 0.5
+EVERY_S = 0.5  # the least time between two updates
 
 
 def live_card(html: Callable[[], str]) -> AbstractContextManager[events.Listener] | None:
-    """A listener that keeps a card up to date; None where this is no notebook. `html`: the card as it is."""
-    ipython = sys.modules.get("IPython")  # where it was not imported, this is no notebook
+    """A listener that keeps a card up to date; None where this is not a notebook. `html`: the card as it
+    is."""
+    ipython = sys.modules.get("IPython")  # a notebook has imported it
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None or not hasattr(shell, "kernel"):
         return None

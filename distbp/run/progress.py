@@ -1,8 +1,8 @@
-"""What a person or a program sees of a running job: listeners for `train` and `resume`, and the summary.
+"""Listeners that show a running job to a person or a program, and the summary at its end.
 
-On a terminal a live line (what goes on, steps, samples/s, time left) below the table of epochs; elsewhere the
-same table in plain lines, and what goes on where nothing was written for some seconds; for programs one JSON
-object a line.
+A terminal shows the table of epochs, and below it a live line: current work, steps, samples/s, time left.
+Other streams get the same table in plain lines, and a line with the current work after some seconds of
+silence. A program gets one JSON object a line.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from distbp.run.live import Pace, bar, duration
 from distbp.run.result import Result
 from distbp.run.run_directory import as_json
 
-SILENCE_S, LATER_SILENCE_S = 4.0, 60.0  # in the first minute, and after it: then it would fill logs
+SILENCE_S, LATER_SILENCE_S = 4.0, 60.0  # in the first minute; and later, when more lines would fill logs
 
-# The states of a job on a service that are worth a line; of the others, other lines tell.
+# The states of a job on a service that get a line. Other events already show the other states.
 _TOLD = frozenset({"queued", "pausing", "paused", "recovering", "cancelling"})
 
 
@@ -35,8 +35,9 @@ _TOLD = frozenset({"queued", "pausing", "paused", "recovering", "cancelling"})
 def show(
     stream: TextIO, *, as_json: bool = False, notes: Callable[[events.Started], Sequence[str]] = lambda _: ()
 ) -> Iterator[events.Listener]:
-    """A listener that shows events on `stream` as fits it. `notes`: what to say about a job once its data is
-    known. The live display is taken away at the end of the block."""
+    """Yields a listener that shows events on `stream`: live on a terminal, else in plain lines; with
+    `as_json` as JSON. `notes`: returns further notes when a job starts. The live line is removed at the end
+    of the block."""
     if as_json:
         yield json_lines(stream, notes)
     elif stream.isatty():
@@ -67,7 +68,7 @@ def json_lines(
 def plain_lines(
     stream: TextIO, notes: Callable[[events.Started], Sequence[str]] = lambda _: ()
 ) -> events.Listener:
-    """One line for each thing worth a line; steps within an epoch are not."""
+    """A listener that writes plain lines. Steps within an epoch get none."""
     lines = _worded(notes)
 
     def listen(event: events.Event) -> None:
@@ -82,7 +83,8 @@ Lines = Callable[[events.Event], Iterator[str]]
 
 
 def _worded(notes: Callable[[events.Started], Sequence[str]]) -> Lines:
-    """The lines of each event. Epochs are the rows of a table, whose head comes with the first of them."""
+    """Returns a function from an event to its lines. Epochs are rows of a table; the first brings its
+    head."""
     columns: list[str] = []
     watched: str | None = None
     said: set[str] = set()
@@ -94,15 +96,15 @@ def _worded(notes: Callable[[events.Started], Sequence[str]]) -> Lines:
             yield from started_lines(event)
             yield from (f"note: {note}" for note in (*event.notes, *notes(event)) if note not in said)
         elif isinstance(event, events.EpochEnded):
-            # A service tells whole lines of metrics.jsonl, the learning rate and the health among them.
+            # Events of a service have whole lines of metrics.jsonl, with learning rate and health.
             floats = [name for name, value in event.metrics.items() if isinstance(value, float)]
             names = [name for name in floats if name.split("_")[0] in SPLITS]
-            if not set(names) <= set(columns):  # at first; and where not every epoch is evaluated
+            if not set(names) <= set(columns):  # the first epoch, or the first one that is evaluated
                 columns = in_order({*columns, *names})
                 yield from table_head(columns, watched, event.member)
             yield table_row(columns, event)
         else:
-            if isinstance(event, events.TeamChanged):  # a note of the run, too
+            if isinstance(event, events.TeamChanged):  # its reason is also a note of the run
                 said.add(event.reason)
             yield from _other_lines(event)
 
@@ -140,22 +142,22 @@ def started_lines(event: events.Started) -> Iterator[str]:
 
 
 def _doing() -> Callable[[events.Event], str]:
-    """Of one event after the other: what goes on after it for as long as nothing else is told, or ""."""
-    pace, epochs, one = Pace(0, 1, time.monotonic()), 0, True
+    """Returns a function from each event to a text of the work that follows it, or ""."""
+    pace, epochs, single = Pace(0, 1, time.monotonic()), 0, True
 
     def doing(event: events.Event) -> str:
-        nonlocal pace, epochs, one
+        nonlocal pace, epochs, single
         if isinstance(event, events.Waiting):
             return event.what
         if isinstance(event, events.StateChanged):
             return f"{event.state}: {event.reason}" if event.reason else event.state
         if isinstance(event, events.Started):
             pace, epochs = Pace(event.first_step, event.total_steps, time.monotonic()), event.epochs
-            one = event.members == 1
+            single = event.members == 1
         if not isinstance(event, events.Progressed):
             return ""
         left_s = pace.seconds_left(event.step, time.monotonic())
-        parts = [f"epoch {event.epoch} of {epochs}"] if one else []
+        parts = [f"epoch {event.epoch} of {epochs}"] if single else []
         parts += [f"step {event.step:,} of {event.total_steps:,}"]
         parts += [f"{event.samples_per_second:,.0f} samples/s"] if event.samples_per_second else []
         parts += [f"{duration(left_s)} left"] if left_s is not None else []
@@ -172,8 +174,8 @@ def never_silent(
     clock: Callable[[], float] = time.monotonic,
     over: threading.Event | None = None,
 ) -> Iterator[events.Listener]:
-    """A listener that passes events on to `tell`. Where none came for some seconds, a thread of its own says
-    on `stream` what goes on."""
+    """Yields a listener that passes events on to `tell`. After some seconds without a line, a thread writes
+    the current work to `stream`."""
     follow, lock = _doing(), threading.Lock()
     began = written = heard = clock()
     doing = ""
@@ -228,7 +230,7 @@ def _live(stream: TextIO, notes: Callable[[events.Started], Sequence[str]]) -> I
 
 
 def summary(result: Result) -> str:
-    """What came out and where it lies, for the end of a run."""
+    """The result of a run as lines of text: metrics, weights, files, notes."""
     shown = {name: value for name, value in result.metrics.items() if isinstance(value, int | float)}
     epochs = f"{result.epochs:g} epoch{'s' if result.epochs != 1 else ''}"
     lines = [

@@ -1,4 +1,4 @@
-"""A run once more, from a checkpoint, to compare its bits with those that it recorded."""
+"""Repeats a run from a checkpoint, and compares the bits with those that the run recorded."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ from distbp.team.inline import InlineTeam
 
 @dataclass(frozen=True)
 class Comparison:
-    """After `step` steps: `recorded` and `computed` SHA-256 of the parameters. `differing`: the arrays of the
-    checkpoint of that step that hold other bits. `where`: what recorded it."""
+    """A comparison after `step` steps. `recorded`, `computed`: SHA-256 of the parameters. `differing`: the
+    names of the arrays that differ from the checkpoint of that step. `where`: the file that recorded the
+    digest."""
 
     step: int
     where: str
@@ -43,7 +44,7 @@ class Comparison:
 
 
 class Replay:
-    """The run once more, inline, from a checkpoint (None: from the beginning)."""
+    """Repeats the run in `path`, inline, from the checkpoint `begin` (None: from the beginning)."""
 
     def __init__(self, blueprint: Blueprint, data: Holdings, begin: Checkpoint | None, path: Path) -> None:
         self._blueprint = blueprint
@@ -61,24 +62,26 @@ class Replay:
         self.team = InlineTeam(blueprint, data, start)
 
     def run(self, stop: int) -> None:
+        """Trains up to `stop` steps; waits."""
         if stop > self.step:
             self.team.run(self.step, stop, self._state.plateau, lambda: False)
             self.step = stop
 
     def shard_digests(self) -> tuple[str, ...]:
-        """Of each shard's sums at the next step."""
+        """The SHA-256 of each shard's sums at the next step."""
         worker = self.team.worker
         self.team.server.probe()
         gradient = aligned_vector(self._blueprint.pushed, worker.vector.dtype)
         totals = np.zeros(worker.totals_size)
-        found = []
+        digests = []
         for shard in range(self._blueprint.shards):
             worker.compute(self.step, Block(shard, shard + 1), gradient, totals)
-            found.append(hashlib.sha256(_bytes(gradient) + _bytes(totals)).hexdigest())
-        return tuple(found)
+            digests.append(hashlib.sha256(_bytes(gradient) + _bytes(totals)).hexdigest())
+        return tuple(digests)
 
     def compare(self, line: Mapping[str, Any] | None, folder: Path | None) -> Comparison:
-        """With a line of metrics.jsonl, and with the checkpoint of this step in `folder`."""
+        """Compares the parameters with a line of metrics.jsonl, and all arrays with the checkpoint of this
+        step in `folder`. At least one of both must be given."""
         arrays = self.team.snapshot().arrays
         computed = params_digest(arrays["vector"][: self._count])
         if folder is None:
@@ -99,7 +102,7 @@ class Replay:
         return Comparison(self.step, where, recorded, computed, differing)
 
     def observe(self, line: Mapping[str, Any] | None) -> None:
-        """Schedules that follow a metric take it as it was recorded."""
+        """Gives schedules that follow a metric its recorded value, from a line of metrics.jsonl."""
         if line is None or line["epoch"] <= self._state.last_metrics.get("epoch", 0):
             return
         job, epoch = self._blueprint.job, line["epoch"]

@@ -1,4 +1,4 @@
-"""What training gives back."""
+"""The result of a training."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def with_nan(metrics: Mapping[str, Any]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Result:
     """`status`: "completed" or "stopped early". `params_sha256`: of the little-endian flat parameter vector
-    that the model holds. `samples_per_second`: over training steps only, without those in which kernels may
-    have been compiled. `model_epoch`: that the model and `metrics` are of. `path`: the run directory.
-    `members`: of a job that trains several networks, how each ended; then `steps` and `epochs` are those of
-    all together, and `metrics` those of the model. `skipped`: rows left out of each split, by reason.
-    `unhealthy`: what is wrong with the run, by name (see `distbp.run.verdict`); empty: nothing. A metric that
-    is not defined on the data is NaN, null in JSON. `fetch` loads the model, and `measured` the rows of
-    metrics.jsonl, of a run without a run directory here, as of a job on a service."""
+    of the model. `metrics`: a metric that is not defined on the data is NaN, null in JSON.
+    `samples_per_second`: over training steps only, without those in which kernels may have been compiled.
+    `model_epoch`: the epoch of the model and of `metrics`. `path`: the run directory. `members`: how each
+    network of a job with several ended; `steps` and `epochs` are then those of all networks together, and
+    `metrics` those of the joined model. `skipped`: rows left out of each split, by reason. `unhealthy`: what
+    is wrong with the run, by name (see `distbp.run.verdict`). `fetch`, `measured`: load the model and the
+    rows of metrics.jsonl of a run that has no run directory here, such as a job on a service; else None."""
 
     status: str
     job_digest: str
@@ -66,7 +66,7 @@ class Result:
 
     @staticmethod
     def from_json(data: Mapping[str, Any], path: Path = Path()) -> Result:
-        """The inverse of `to_json`, from JSON; fields of a newer version are left out."""
+        """The inverse of `to_json`, from data that was JSON. Unknown fields are left out."""
         known = {field.name: data[field.name] for field in fields(Result) if field.name in data}
         known["metrics"] = with_nan(data["metrics"])
         return Result(
@@ -83,9 +83,9 @@ class Result:
 
     @property
     def history(self) -> Metrics:
-        """What was measured after every epoch: arrays by name (`history["validation_loss"]`, beside
-        `history["step"]`); `.to_frame()` gives a pandas frame, `.rows` everything. Raises StorageError where
-        the run directory has none."""
+        """The metrics of every epoch: arrays by name, for example `history["validation_loss"]` beside
+        `history["step"]`. `.to_frame()` gives a pandas frame, `.rows` all that was recorded. Raises
+        StorageError if the run directory has no metrics."""
         from distbp.run.measured import Metrics
         from distbp.run.run_directory import METRICS, read_lines
 
@@ -97,7 +97,7 @@ class Result:
 
     def plot(self) -> Picture:
         """The curves of loss and metrics by epoch: a matplotlib figure, which a notebook shows as SVG. Raises
-        ImportError where matplotlib is not installed."""
+        ImportError if matplotlib is not installed."""
         try:
             from distbp.run.curves import picture
         except ImportError as error:

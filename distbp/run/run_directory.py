@@ -1,15 +1,14 @@
 """A run directory: everything that one training run leaves on disk.
 
-    job.yaml        the job, as it was given
-    events.jsonl    what happened and when, over all attempts; only ever grows
-    metrics.jsonl   what was measured; no times in it, so that a run that was killed and resumed leaves the
-                    same bytes as one that was not
+    job.yaml        the job, with its data's folder as an absolute path
+    events.jsonl    what happened and when, over all attempts; lines are only added
+    metrics.jsonl   the metrics, without times, so that a run that was killed and resumed leaves the same
+                    bytes as one that was not
     checkpoints/    see distbp.run.checkpoint
     model/          see distbp.model
     result.json     written once, at the end
-    .lock           held by the process that drives the run; names it
-
-    init/           the model that training began with, where the job names one (see distbp.run.warm_start)
+    .lock           locked by the process that drives the run; holds its number
+    init/           the model that training began with, if the job names one (see distbp.run.warm_start)
 
 A checkpoint keeps the length and the digest of metrics.jsonl; resuming cuts the file back to it.
 """
@@ -55,16 +54,16 @@ _WRITE_AGAIN = "remove it, and 'distbp resume' writes it again from the last che
 
 
 def json_line(record: Mapping[str, Any], leading: Sequence[str] = ("step", "epoch")) -> bytes:
-    """One line of JSON, always spelled the same: the keys in `leading` first, the others in order; NumPy
-    numbers as plain ones; floats in the shortest form that keeps every bit; NaN and infinities as null."""
+    """A record as one line of JSON, with one spelling: the keys in `leading` first, the others sorted; floats
+    in the shortest form that keeps every bit; values as `as_json` converts them."""
     keys = [key for key in leading if key in record] + sorted(record.keys() - set(leading))
     plain = {key: as_json(record[key]) for key in keys}
     return (json.dumps(plain, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def as_json(value: Any) -> Any:
-    """`value` as JSON has it: NumPy's numbers as plain ones, NaN and infinities as null, keys and paths as
-    text, tuples as lists."""
+    """Converts a value to JSON: NumPy's numbers to Python's, NaN and infinities to null, keys and paths to
+    text, tuples to lists."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, float):
@@ -79,8 +78,8 @@ def as_json(value: Any) -> Any:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a .jsonl file, oldest first; [] where it is absent. A last line that is not finished
-    (it is being written, or its writer was killed) is left out."""
+    """The records of a .jsonl file, oldest first; [] if the file is absent. An unfinished last line, which is
+    being written or whose writer was killed, is left out."""
     with explained(path):
         try:
             data = read_file(path)
@@ -90,19 +89,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def last_line(path: Path) -> dict[str, Any]:
-    """The last whole record of a .jsonl file that has one."""
+    """The last whole record of a .jsonl file, which must have one."""
     with explained(path), open(path, "rb") as file:
         size, block = file.seek(0, os.SEEK_END), _TAIL
         while True:
             file.seek(max(0, size - block))
-            lines = file.read().split(b"\n")[:-1]  # after the last newline there is nothing, or half a line
+            lines = file.read().split(b"\n")[:-1]  # without an unfinished line at the end
             if len(lines) > 1 or block >= size:
                 return dict(json.loads(lines[-1]))
             block *= 4
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
-    """The result.json of the run in `path`; None while there is none."""
+    """The result.json of the run in `path`; None if there is none yet. Raises CheckpointError if it is
+    damaged, StorageError."""
     with explained(path / RESULT):
         try:
             data = read_file(path / RESULT)
@@ -119,8 +119,8 @@ def is_run(path: Path) -> bool:
 
 
 def read_job(path: Path) -> TrainingJob:
-    """The job of the run in `path`; its data is looked for where it was, and else where it lies now if run
-    and data were moved together. Raises JobError, StorageError."""
+    """The job of the run in `path`. If its data's folder no longer exists, the folder is set to the place
+    that it has if run and data were moved together. Raises JobError, StorageError."""
     from distbp.job import TrainingJob
 
     job = TrainingJob.from_yaml(job_text(path), str(path / JOB))
@@ -138,7 +138,7 @@ def job_text(path: Path) -> str:
 
 
 def _began_in(path: Path) -> Path | None:
-    """Where the run directory was when the run began, as its log tells."""
+    """The path of the run directory when the run began, from events.jsonl; None if that has none."""
     with suppress(OSError, ValueError, KeyError, TypeError, StorageError):
         return Path(next(line["run_dir"] for line in read_lines(path / EVENTS) if "run_dir" in line))
     return None
@@ -147,9 +147,9 @@ def _began_in(path: Path) -> Path | None:
 class RunDirectory:
     """The run directory that this process drives, locked until `close` or the end of the process.
 
-    Make one with `create` or `open`; use it as a context manager. Every method that writes raises
-    StorageError where the disk refuses, and leaves whole lines and whole files. The lock passes on to
-    forked children, not to processes that are started afresh.
+    Make one with `create` or `open`, and use it as a context manager. A method that writes raises
+    StorageError if the disk refuses, and leaves whole lines and whole files. Forked children inherit the
+    lock; other child processes do not.
     """
 
     def __init__(self, path: Path, lock: int, disk: Disk, clock: Callable[[], float]) -> None:
@@ -167,8 +167,8 @@ class RunDirectory:
     ) -> Self:
         """Starts a run in `path`, a folder that is absent or empty, with `job_text` as its job.yaml.
 
-        Raises StorageError where the folder holds something already: a run (it may be resumed) or other
-        files (they are never mixed with a run).
+        Raises StorageError if the folder holds a run, which may be resumed, or other files, which are never
+        mixed with a run.
         """
         with explained(path):
             make_folder(path, disk)
@@ -177,8 +177,8 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path, *, disk: Disk = DISK, clock: Callable[[], float] = time.time) -> Self:
-        """Takes over an existing run, to resume it. Raises StorageError where `path` is not one, or where
-        another process drives it."""
+        """Takes over an existing run, to resume it. Raises StorageError if `path` is not a run directory, or
+        if another process drives it."""
         if not is_run(path):
             what = "is not a run directory (it has no job.yaml)" if path.exists() else "does not exist"
             raise StorageError(f"{path} {what}; give the folder that 'distbp train' wrote to")
@@ -189,7 +189,7 @@ class RunDirectory:
         with explained(path / LOCK):
             fd = disk.open(path / LOCK, os.O_RDWR | os.O_CREAT | PLAIN)
             try:
-                disk.size(fd)  # it is a file
+                disk.size(fd)  # raises if it is not a plain file
             except BaseException:
                 disk.close(fd)
                 raise
@@ -206,18 +206,18 @@ class RunDirectory:
                 f"{path} is in use by process {holder or 'unknown'}: two processes cannot drive one run."
                 " Wait until it ends, or stop it first"
             ) from None
-        # The lock is what counts; the number is for people, so a full disk does not matter here.
+        # The number of the process is only for people, so a full disk does not matter here.
         with suppress(OSError):
             disk.truncate(fd, 0)
             write_all(fd, f"{os.getpid()}\n".encode(), disk)
         return cls(path, fd, disk, clock)
 
     def _opened(self, job_text: str | None = None) -> Self:
-        """With its files open. job_text: of a run that starts."""
+        """Opens the files and returns self. job_text: of a new run."""
         try:
             if job_text is not None:
                 with explained(self.path / JOB):
-                    # Two processes may have come this far; one has the lock.
+                    # Another process may have begun a run here before this one got the lock.
                     _check_empty(self.path, self.disk)
                     commit_file(self.path / JOB, job_text.encode(), self.disk)
             with explained(self.path / EVENTS):
@@ -231,7 +231,7 @@ class RunDirectory:
         return self
 
     def close(self) -> None:
-        """Closes the files and gives up the lock. Fine to call again."""
+        """Closes the files and releases the lock. May be called again."""
         for fd in (self._events, self._metrics, self._lock):
             if fd >= 0:
                 with suppress(OSError):
@@ -253,7 +253,7 @@ class RunDirectory:
         return self.path / "model"
 
     def write_job(self, text: str) -> None:
-        """Replaces job.yaml, and takes away the result of the job that stood there: the run goes on."""
+        """Replaces job.yaml, and removes the result of the former job: the run goes on."""
         with explained(self.path / JOB):
             commit_file(self.path / JOB, text.encode(), self.disk)
             if RESULT in self.disk.listdir(self.path):
@@ -261,12 +261,12 @@ class RunDirectory:
                 sync_folder(self.path, self.disk)
 
     def append_metric(self, record: Mapping[str, Any]) -> None:
-        """Adds one line to metrics.jsonl (see `json_line`), at once visible to readers. Give it nothing that
-        depends on time, machine or number of workers."""
+        """Adds one line to metrics.jsonl (see `json_line`), at once visible to readers. The record must not
+        depend on time, machine or number of workers."""
         self.append_metric_text(json_line(record))
 
     def append_metric_text(self, text: bytes) -> None:
-        """The same for lines that were made before."""
+        """Adds lines to metrics.jsonl, as `json_line` makes them."""
         self._append(self._metrics, METRICS, text)
         self._metrics_hash.update(text)
 
@@ -277,18 +277,16 @@ class RunDirectory:
         self._append(self._events, EVENTS, json_line(record, ("time", "event", "step", "epoch")))
 
     def metrics_seal(self) -> tuple[int, str]:
-        """The length of metrics.jsonl in bytes, and its SHA-256, made durable: for the checkpoint about to be
-        saved."""
+        """Makes metrics.jsonl durable, and returns its length in bytes and its SHA-256, for the checkpoint
+        that is about to be saved."""
         with explained(self.path / METRICS):
             self.disk.fsync(self._metrics)
             self.disk.fsync(self._events)
             return self.disk.size(self._metrics), self._metrics_hash.hexdigest()
 
     def check_metrics(self, offset: int, sha256: str) -> bytes:
-        """The first `offset` bytes of metrics.jsonl, which are those that `metrics_seal` saw.
-
-        Raises CheckpointError where they are not.
-        """
+        """The first `offset` bytes of metrics.jsonl. Raises CheckpointError if they are not those that
+        `metrics_seal` saw."""
         path = self.path / METRICS
         with explained(path):
             data = read_file(path, self.disk)[:offset]
@@ -300,17 +298,16 @@ class RunDirectory:
         return data
 
     def has_metrics(self, offset: int, sha256: str, more: bytes) -> bool:
-        """Whether metrics.jsonl begins with what `metrics_seal` saw, then `more`, or ends on the way."""
+        """Whether metrics.jsonl begins with the bytes that `metrics_seal` saw, and goes on with `more` or
+        with a beginning of it."""
         with explained(self.path / METRICS):
             data = read_file(self.path / METRICS, self.disk)
         rest = data[offset : offset + len(more)]
         return hashlib.sha256(data[:offset]).hexdigest() == sha256 and more.startswith(rest)
 
     def rewind_metrics(self, offset: int, sha256: str = EMPTY_SHA256) -> None:
-        """Cuts metrics.jsonl back to what `metrics_seal` gave when the checkpoint was saved (0: all).
-
-        Raises CheckpointError where the file was changed before that place.
-        """
+        """Cuts metrics.jsonl back to the length and digest that `metrics_seal` returned when the checkpoint
+        was saved (0: removes all lines). Raises CheckpointError if the file was changed before that place."""
         data = self.check_metrics(offset, sha256)
         with explained(self.path / METRICS):
             self.disk.truncate(self._metrics, offset)
@@ -349,8 +346,8 @@ def _check_empty(path: Path, disk: Disk) -> None:
 
 
 def _open_log(path: Path, disk: Disk) -> tuple[int, bytes]:
-    """Opens a .jsonl file for appending, and gives what it holds; cuts off a last line whose writer was
-    killed in the middle."""
+    """Opens a .jsonl file for appending, and cuts off an unfinished last line. Returns the file descriptor
+    and the lines."""
     fd = disk.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | PLAIN)
     data = read_file(path, disk)
     whole = data.rfind(b"\n") + 1

@@ -1,4 +1,4 @@
-"""A listener that keeps the story of a run in events.jsonl."""
+"""A listener that writes the events of a run to events.jsonl."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from distbp.run.run_directory import RunDirectory
 
 
 def log_events(run: RunDirectory, then: events.Listener | None = None) -> events.Listener:
-    """Writes every event to events.jsonl, but Progressed and Waiting, which are of the moment; passes all
-    on to `then`."""
+    """Returns a listener that writes every event but Progressed and Waiting to events.jsonl, and passes every
+    event on to `then`."""
 
     def listen(event: events.Event) -> None:
         if not isinstance(event, events.Progressed | events.Waiting):

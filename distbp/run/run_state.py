@@ -1,4 +1,4 @@
-"""What the trainer remembers between epochs, as JSON in every checkpoint."""
+"""The state that the trainer keeps between epochs, saved as JSON in every checkpoint."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from distbp.run.verdict import EpochLosses
 
 @dataclass(frozen=True)
 class RunState:
-    """`waited`: evaluations since the best one. `metrics_offset`: length of metrics.jsonl in bytes.
-    `metrics_sha256`: of so much of it. `best_metrics`: what was measured at the best evaluation. `ended`: why
-    training is over ("epochs", "max_steps", "early_stopping", "converged"), or "" while it is not. `aside`:
-    where the end is told otherwise, what a longer run would have had there instead (see `gone_on`).
-    `losses`, `dead`: what the verdict on the run is made of, see `distbp.run.verdict`."""
+    """`metrics_offset`, `metrics_sha256`: the length of metrics.jsonl in bytes, and its digest. `best`,
+    `best_epoch`, `best_step`, `best_metrics`: the best evaluation. `waited`: evaluations since then. `ended`:
+    why training is over ("epochs", "max_steps", "early_stopping", "converged"), or "" if it is not. `aside`:
+    if the last line of metrics.jsonl is not the one that a longer run would have, the state and the line of a
+    longer run (see `gone_on`). `losses`, `dead`: the facts for the verdict, see `distbp.run.verdict`."""
 
     attempt: int = 1
     metrics_offset: int = 0
@@ -54,7 +54,7 @@ class RunState:
 
 
 def gone_on(state: RunState) -> tuple[RunState, str]:
-    """The state of a run that ended, as it would be had training not ended there, and the text to add to
+    """Returns the state that an ended run would have if training had not ended there, and the text to add to
     metrics.jsonl after its `metrics_offset`."""
     if state.aside is None:
         return replace(state, ended=""), ""
@@ -62,7 +62,8 @@ def gone_on(state: RunState) -> tuple[RunState, str]:
 
 
 def watched(job: TrainingJob, splits: set[str]) -> str | None:
-    """The metric by which epochs are compared: early stopping's, else the validation loss if there is one."""
+    """The metric by which epochs are compared: that of early stopping, else the validation loss, else
+    None."""
     if job.early_stopping is not None:
         return str(job.early_stopping.metric)
     return "validation_loss" if "validation" in splits else None
@@ -71,9 +72,10 @@ def watched(job: TrainingJob, splits: set[str]) -> str | None:
 def after_evaluation(
     state: RunState, job: TrainingJob, metric: str | None, values: dict[str, Any], epoch: int, step: int
 ) -> tuple[RunState, bool]:
-    """The state after an epoch was measured, and whether it was the best so far. Pure.
+    """Returns the state after an evaluation, and whether the evaluation is the best so far. A pure function.
 
-    A metric that is not defined on the data (see `undefined`) says nothing: nothing is reduced, nobody waits.
+    metric: see `watched`. A metric that is NaN (see `undefined`) changes neither the learning rate nor the
+    count of evaluations since the best.
     """
     state = replace(state, last_metrics=values)
     plateau = plateau_of(job.optimizer.schedule)
@@ -94,11 +96,11 @@ def after_evaluation(
 
 
 def undefined(job: TrainingJob, metric: str | None, values: dict[str, Any]) -> list[str]:
-    """What to say of the metrics that decide something and are NaN, as the AUC of rows of one class is."""
+    """Notes on the metrics that control training and are NaN, such as the AUC of rows of a single class."""
     plateau = plateau_of(job.optimizer.schedule)
     names = {metric, plateau.metric if plateau else None} - {None}
     return [
-        f"{name} is not defined on this data (an AUC needs rows of both classes), so that it decides nothing:"
+        f"{name} is not defined on this data (an AUC needs rows of both classes), so it decides nothing:"
         " no epoch is the best, nothing stops early and no rate falls by it; watch another metric, or give"
         " other data"
         for name in sorted(map(str, names))
@@ -107,4 +109,5 @@ def undefined(job: TrainingJob, metric: str | None, values: dict[str, Any]) -> l
 
 
 def out_of_patience(state: RunState, job: TrainingJob) -> bool:
+    """Whether early stopping ends training."""
     return job.early_stopping is not None and state.waited >= job.early_stopping.patience

@@ -1,4 +1,4 @@
-"""A training that shows itself while it runs: `train(progress=True)`."""
+"""Shows a training while it runs: `train(progress=True)`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from distbp.run.run_directory import METRICS, read_lines
 
 @contextmanager
 def seen(progress: bool, listener: events.Listener | None) -> Iterator[events.Listener | None]:
-    """`listener`; with `progress` one that also shows what it is told: in a notebook a live card, elsewhere
-    what the command line shows. Raises ArgumentError."""
+    """Yields `listener`, or with `progress` a listener that passes events on to it and also shows them: as a
+    live card in a notebook, else as the command line does. Raises ArgumentError."""
     check_kind(progress, bool, "progress", "True or False")
     if not progress:
         yield listener
@@ -43,7 +43,7 @@ def seen(progress: bool, listener: events.Listener | None) -> Iterator[events.Li
 
 
 class RunCard:
-    """What a card says of a training in this process."""
+    """The live card of a training in this process."""
 
     def __init__(self) -> None:
         self._status: dict[str, Any] = {"id": "", "name": "training", "state": "starting", "attempt": 1}
@@ -71,7 +71,7 @@ class RunCard:
             self._at(event.result.get("steps", 0))
 
     def ended(self, error: BaseException) -> None:
-        """It came to no result."""
+        """Shows that the training ended without a result."""
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         self._status.update(state="cancelled" if stopped else "failed", error={"message": str(error)})
 

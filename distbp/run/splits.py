@@ -1,4 +1,4 @@
-"""Opening the data of a job: its splits as tables, checked and prepared."""
+"""Opens the data of a job: its splits as tables, checked and prepared."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from distbp.nn.wiring import data_facts
 from distbp.run.model_preparation import known_classes, plan_of, scales_of
 from distbp.run.warm_start import began_with
 
-if TYPE_CHECKING:  # these stand below the data in the house; here they are only read
+if TYPE_CHECKING:
     from distbp.engine.blueprint import Blueprint
     from distbp.job import TrainingJob
     from distbp.model.predictor import Model
@@ -55,8 +55,9 @@ if TYPE_CHECKING:  # these stand below the data in the house; here they are only
 
 @dataclass(frozen=True)
 class Splits:
-    """The tables of a job, by name; "train" is always there. `meaning`: of their targets to its loss.
-    `plan`: of the columns, where the job has a table with names. `notes`: what opening it showed."""
+    """The tables of a job, by the name of the split; there is always a "train". `meaning`: of the targets, as
+    the loss takes them. `plan`: of the columns of a table with named columns, else None. `notes`: for the
+    user."""
 
     tables: Mapping[str, Table]
     preprocessing: Preprocessing
@@ -66,12 +67,12 @@ class Splits:
 
     @property
     def skipped(self) -> dict[str, dict[str, int]]:
-        """How many rows were left out of each split, by reason; without splits that are whole."""
+        """How many rows were left out of each split, by reason. Splits without such rows are left out."""
         return {name: dict(table.skipped) for name, table in self.tables.items() if table.skipped}
 
     @property
     def entry(self) -> Columns | None:
-        """By which the rows of a table enter the network."""
+        """The layer by which the rows of a table enter the network; None for arrays."""
         return None if self.plan is None else self.plan.entry
 
     @property
@@ -79,13 +80,13 @@ class Splits:
         return {name: len(table) for name, table in self.tables.items()}
 
     def record(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What tells that other data was given: by split, the digests of all its rows (see `table_record`).
-        `known`: an earlier record, for files that are the same since."""
+        """The digests of all rows of each split (see `table_record`), by which changed data is noticed.
+        `known`: an earlier record, whose digests count for files that are unchanged since."""
         return {name: table_record(table, (known or {}).get(name)) for name, table in self.tables.items()}
 
     def prepare(self, job: TrainingJob) -> dict[str, PreparedRows]:
-        """The splits ready for batches: targets as the loss takes them, inputs preprocessed in memory up to
-        DISTBP_PREPARE_BYTES. Raises DataError."""
+        """The splits, ready for batches: targets as the loss takes them, inputs preprocessed. Inputs of more
+        than DISTBP_PREPARE_BYTES are preprocessed batch by batch. Raises DataError."""
         limit = settings.get("DISTBP_PREPARE_BYTES")
         prepared = {}
         for name, table in self.tables.items():
@@ -95,7 +96,7 @@ class Splits:
         return prepared
 
     def copied_bytes(self, job: TrainingJob) -> int:
-        """Of the inputs that `prepare` makes anew in memory."""
+        """The bytes of the inputs that `prepare` copies."""
         dtype, limit = input_dtype(job), settings.get("DISTBP_PREPARE_BYTES")
         sizes = [
             table.inputs.size * dtype.itemsize
@@ -105,9 +106,9 @@ class Splits:
         return sum(size for size in sizes if size <= limit)
 
     def ready(self, blueprint: Blueprint) -> WholeData:
-        """All rows, prepared for training. The weights of the training rows contain the class weights, so
-        that nobody multiplies them in a step; evaluation keeps the two apart, for metrics know no class
-        weights. Raises DataError."""
+        """All rows, prepared for training. The weights of the training rows include the class weights, so no
+        step multiplies them. Evaluation keeps the two apart, because class weights do not count in metrics.
+        Raises DataError."""
         prepared = self.prepare(blueprint.job)
         train = prepared["train"]
         train.weights = blueprint.weights_of(train.targets, train.weights)
@@ -115,7 +116,7 @@ class Splits:
 
 
 def input_dtype(job: TrainingJob) -> np.dtype[Any]:
-    """Of what the first layers take: int64 where they take ids."""
+    """The dtype of the network's inputs: int64 if they are ids, else the job's."""
     return np.dtype(job.dtype if data_facts(job.model.layers).ids_below is None else np.int64)
 
 
@@ -127,9 +128,10 @@ def open_splits(
     confined: bool = False,
     init: Path | None = None,
 ) -> Splits:
-    """Opens what the job names, relative to `folder`, or takes the arrays `given` for a split, as (inputs,
-    targets) or (inputs, targets, weights). init: the folder of the model that it begins with, if that is not
-    where the job says. Raises DataError, JobError."""
+    """Opens the data of a job. given: for a split, arrays (inputs, targets) or (inputs, targets, weights), or
+    a frame, in place of the data that the job names. folder: what the job's paths are relative to; confined:
+    they may not leave it. init: the folder of the model that the job begins with, if it is not where the job
+    says. Raises DataError, JobError."""
     model = began_with(job, folder, init, confined) if "preparation" in (job.init_keeps or ()) else None
     if job.data.folder is not None:
         if confined:
@@ -144,7 +146,7 @@ def open_splits(
     tables: dict[str, Table] = {}
     first, steps = data_facts(job.model.layers), job.data.truncated_bptt_steps
     named = named_inputs(job.model.layers)
-    known = not job.data.standardize and all(one.scale == 1 for one in named)
+    known = not job.data.standardize and all(entry.scale == 1 for entry in named)
     plain = Preprocessing(job.data.scale) if known else None
     if model is not None:
         plain = scales_of(model)
@@ -167,7 +169,7 @@ def open_splits(
             )
         else:
             continue
-        if first.takes == {"row"} and table.lengths is None:  # which an image is made; a view, no copy
+        if first.takes == {"row"} and table.lengths is None:  # an image becomes a row: a view, not a copy
             table = replace(table, inputs=table.inputs.reshape(len(table), -1))
         if first.ids_below is not None:
             table = with_ids(table, first.ids_below)
@@ -191,7 +193,7 @@ def open_splits(
                 preprocessing = fit_each(table, named, job.data.standardize)
             else:
                 preprocessing = fit(table, job.data.scale, job.data.standardize)
-        elif tables and plain is None:  # known by now; to the training rows themselves it can do no harm
+        elif tables and plain is None:  # the preprocessing fitted to the training rows may overflow here
             table = check_rows(table, job.data.bad_rows, replace(allowed, preprocessing=preprocessing))
         if job.data.targets == "inputs":
             table = replace(table, targets=preprocessing.as_targets(table.inputs, np.dtype(job.dtype)))
@@ -214,8 +216,8 @@ def open_splits(
 def _open_table(
     job: TrainingJob, folder: Path, given: Mapping[str, Any], model: Model | None, *, confined: bool
 ) -> Splits:
-    """The splits of a table with named columns, in files or `given` as frames. model: which prepares the
-    rows, if any."""
+    """Opens the splits of a table with named columns, from files or from the frames in `given`. model: whose
+    preparation the job takes over, if any."""
     data, shares = job.data, {}
     if data.target is None:
         raise JobError([Fault("data.target", "is required for a table (the column to predict)")])
@@ -241,7 +243,7 @@ def _open_table(
     for name in SPLITS:
         if given.get(name) is not None:
             if not is_frame(given[name]):
-                raise DataError(f"the {name} data is no frame, as the training data is; give all as frames")
+                raise DataError(f"the {name} data is not a frame, unlike the training data; give frames")
             sources[name] = GivenTable(given[name], f"the {name} frame")
         elif getattr(data, name) is not None:
             sources[name] = getattr(data, name)
@@ -257,29 +259,27 @@ def _open_table(
         tables[name] = windowed(tables[name], replace(windows, flat=flat), opened.plan.series)
     heads = _heads(job, tables["train"].features, opened.plan.entry)
     meaning = understand_all(tables, job.loss, heads, np.dtype(job.dtype), known_classes(model, heads))
-    shared = (
-        [] if opened.windows else shared_rows(tables, meaning.targets)
-    )  # rows of a series have a time each
-    absent = [] if opened.windows else absent_classes(meaning)
-    notes = (*opened.notes, *absent, *shared)
-    return Splits(tables, plain, meaning, opened.plan, notes)
+    notes = list(opened.notes)
+    if not opened.windows:  # every row of a series has a time of its own
+        notes += [*absent_classes(meaning), *shared_rows(tables, meaning.targets)]
+    return Splits(tables, plain, meaning, opened.plan, tuple(notes))
 
 
 def _targets(job: TrainingJob) -> dict[str, WantedTarget]:
-    """The columns to predict, by output. Raises JobError where they are not those of the losses."""
-    said, found = targets_in(job.data.target), {}
-    if set(said) != {part.name for part in parts_of(job.loss)}:  # of a frame nobody has looked yet
+    """The columns to predict, by output. Raises JobError if their outputs are not those of the losses."""
+    said, targets = targets_in(job.data.target), {}
+    if set(said) != {part.name for part in parts_of(job.loss)}:  # the job's checks leave this out for frames
         text = "names the targets of other outputs than loss; write the same names in both"
         raise JobError([Fault("data.target", text)])
     for part in parts_of(job.loss):
         target, path = said[part.name], f"data.target.{part.name}" if part.name else "data.target"
         labels, scaled = part.loss.targets == "labels", target.scale == "standard"
-        found[part.name] = WantedTarget(target.column, scaled, bool(target.clip), labels, path)
-    return found
+        targets[part.name] = WantedTarget(target.column, scaled, bool(target.clip), labels, path)
+    return targets
 
 
 def _heads(job: TrainingJob, features: Shape, entry: Columns | None = None) -> Heads | None:
-    """The outputs of the network; None where it does not fit, which others say."""
+    """The outputs of the network; None if the network does not fit the data, which `check_splits` reports."""
     try:
         network = Network(job.model.layers, features, entry=entry, outputs=names_of(job.loss))
     except ValueError:
@@ -291,7 +291,7 @@ def _heads(job: TrainingJob, features: Shape, entry: Columns | None = None) -> H
 
 
 def skipped_note(split: str, kept: int, reasons: Mapping[str, int]) -> str:
-    """What was left out of a split, in words."""
+    """A note on the rows that were left out of a split. kept: the number of the others."""
     counts = ", ".join(f"{count:,}: {reason}" for reason, count in reasons.items())
     count = sum(reasons.values())
     return f"bad_rows: skip left out {count:,} of {counted(kept + count, f'{split} row'.strip())} ({counts})"

@@ -1,4 +1,4 @@
-"""How fast a run trains; steps that load or compile are kept out of it."""
+"""Measures the training speed of a run, without the steps in which code is loaded or compiled."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from __future__ import annotations
 class Throughput:
     """Counts rows and seconds of the steps of one run.
 
-    What is compiled or loaded in a team's first step is no part of its speed. Neither is what is loaded in
-    the last step of the team's first epoch, which measures health. Both are stretches of their own.
+    A team's first step, in which code is compiled or loaded, does not count. Neither does the last step of
+    the team's first epoch, which loads the code that measures health. Both are stretches of their own.
     """
 
     def __init__(self, per_epoch: int) -> None:
         self._per_epoch = per_epoch
-        self._fresh = self._cold = True  # no step, no whole epoch was seen from this team
+        self._fresh = self._cold = True  # the team has trained no step, and no whole epoch
         self._rows = 0
         self._seconds = 0.0
 
@@ -23,7 +23,8 @@ class Throughput:
         self._cold = False
 
     def stretch(self, step: int, stop: int) -> tuple[int, bool]:
-        """Where a stretch from `step` ends, at `stop` or before, and whether its speed counts."""
+        """Returns where a stretch from `step` on must end, at `stop` or before, and whether its speed
+        counts."""
         last = (step // self._per_epoch + 1) * self._per_epoch - 1
         if self._fresh:
             return step + 1, False
@@ -32,8 +33,8 @@ class Throughput:
         return stop, not (self._cold and step == last)
 
     def count(self, rows: int, seconds: float, ran: bool, changed: bool) -> None:
-        """Notes a stretch; rows: 0 if its speed does not count. ran: it made a step. changed: workers came or
-        went meanwhile."""
+        """Records a stretch. rows: 0 if its speed does not count. ran: whether it trained a step. changed:
+        whether workers came or went meanwhile."""
         if rows:
             self._rows += rows
             self._seconds += seconds
@@ -42,5 +43,5 @@ class Throughput:
 
     @property
     def rows_per_second(self) -> float:
-        """Over all stretches that count; 0.0 where none did."""
+        """Rows per second over all stretches that count; 0.0 before the first."""
         return self._rows / self._seconds if self._seconds else 0.0

@@ -1,4 +1,4 @@
-"""`train` and `resume`: from a job to a run directory that holds a model."""
+"""`train` and `resume`: train a job, and leave a run directory with a model."""
 
 from __future__ import annotations
 
@@ -57,27 +57,30 @@ def train(
 ) -> Result:
     """Trains `job` to its end in this process and the workers it starts; waits.
 
-    data: arrays in place of what the job's `data` names: (x, y) or (x, y, weights) to train on, or a
-    mapping with such tuples for "train", "validation", "test"; or frames with the target among their
-    columns, which the job's `data.target` names. x: (n, *features), or a frame, whose names of columns the
-    model keeps, or a list of arrays (steps, ...) of different lengths, or a mapping of `inputs` (n, steps,
-    ...) and `lengths` (n,); y: (n,) labels (numbers, text, booleans) or values, or (n, outputs). output: the
-    run directory, absent or empty; None: a new one below `runs/`. folder: what paths in the job are relative
-    to; `confined`: they may not leave it. workers: in place of the job's. listener: is told what happens
-    (see `distbp.run.events`). progress: shows how it goes: what the command line shows, in a notebook a live
-    card; else nothing is printed. address: of a Ray cluster to train on; None: RAY_ADDRESS, or a Ray embedded
-    in this process. control: changes the workers, or stops, from another thread or a signal handler.
-    session: a connection to Ray in place of one to `address`; the caller closes it. init: where the model
-    lies that the job's `init` names, if not there. disk: the calls by which the run is written (see
-    `distbp.core.storage.Disk`), to count or to limit them. draws: curves.svg, too.
+    data: arrays in place of the data that the job names: (x, y) or (x, y, weights) to train on, or a mapping
+    with such tuples for "train", "validation", "test"; or frames whose columns include `data.target`. x:
+    (n, *features), or a frame, whose column names the model keeps, or a list of arrays (steps, ...) of
+    different lengths, or a mapping of `inputs` (n, steps, ...) and `lengths` (n,). y: (n,) labels (numbers,
+    text, booleans) or values, or (n, outputs).
+    output: the run directory, absent or empty; None: a new one below `runs/`.
+    folder: what paths in the job are relative to; `confined`: they may not leave it.
+    workers: in place of the job's.
+    listener: a function that is called with each event (see `distbp.run.events`).
+    progress: shows the training as the command line does, or in a notebook as a live card.
+    address: of a Ray cluster to train on; None: RAY_ADDRESS, or a Ray embedded in this process.
+    control: changes the workers, or stops the training, from another thread or a signal handler.
+    session: a connection to Ray in place of one to `address`; the caller closes it.
+    init: the folder of the model that the job's `init` names, if it is elsewhere.
+    disk: the calls by which the run is written (see `distbp.core.storage.Disk`), to count or limit them.
+    draws: whether to draw curves.svg.
 
-    Raises ArgumentError, JobError, DataError, NumericsError, StorageError; Interrupted after a checkpoint
-    on Ctrl-C, SIGTERM and `control.stop()`, which may come at any moment, also while Ray starts.
+    Raises ArgumentError, JobError, DataError, NumericsError, StorageError. Raises Interrupted, after a
+    checkpoint, on Ctrl-C, SIGTERM and `control.stop()`; these may come at any moment, also while Ray starts.
     """
     check_job(job)
     workers = _checked_call(workers, listener, address, control, disk)
     check_kind(confined, bool, "confined", "True or False")
-    given, place = by_split(data), path_given(folder, "folder")  # once: callers may go elsewhere
+    given, place = by_split(data), path_given(folder, "folder")  # absolute: the caller may change its folder
     init = None if init is None else path_given(init, "init")
     path = None if output is None else path_given(output, "output")
     control = control or Control()
@@ -89,12 +92,12 @@ def train(
     ):
         _tell(told, "reading the data")
         with interrupts.at_once():
-            check_memory(needed(job, None, {}))  # before targets of so many outputs are made
+            check_memory(needed(job, None, {}))  # before targets of many outputs take memory
             model = model_folder(init) if init else init_folder(job, place, confined=confined)
             splits = open_splits(job, place, given, confined=confined, init=model)
             blueprint = make_blueprint(job, splits)
             notes = check_init(blueprint, splits, model)
-        path, located = path or _fresh_directory(job.name), job.located(place)  # to resume from anywhere
+        path, located = path or _fresh_directory(job.name), job.located(place)  # to resume from any folder
         with RunDirectory.create(path, located.to_yaml(), disk=disk or DISK) as run:
             keep_init(model, path, optimizer=keeps_optimizer(job), disk=run.disk)
             if networks(job) > 1:
@@ -120,15 +123,16 @@ def resume(
     disk: Disk | None = None,
     draws: bool = True,
 ) -> Result:
-    """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped.
+    """Goes on from the last good checkpoint of a run directory, to the same bits as if it had never stopped;
+    waits.
 
-    `data` and `init` as in `train`, where the run was begun with them; `disk`, `progress` and `draws` as
-    there. A finished run gives its result at once, after a look whether model, metrics and result are those
-    that it left. `epochs`: in place of the job's, which job.yaml then says: a finished run goes on too, to
-    the bits of one that had so many at once (but for schedules that depend on the length of training; a note
-    says so).
+    `data`, `init`: as in `train`, if the run was begun with them. The other arguments are those of `train`. A
+    finished run returns its result at once, after a check that model, metrics and result are unchanged.
+    `epochs`: replaces the job's, also in job.yaml. A finished run then goes on, to the bits of a run that had
+    this number from the beginning. Schedules that depend on the length of training are an exception, on which
+    a note is given.
 
-    Raises CheckpointError where anything is not what it was, and as `train` does.
+    Raises CheckpointError if the job, the data or a file of the run has changed, and the errors of `train`.
     """
     workers = _checked_call(workers, listener, address, control, disk)
     init = None if init is None else path_given(init, "init")
@@ -147,7 +151,7 @@ def resume(
         if not given and job.data.train is None:
             raise DataError(
                 "the run was begun with data from Python, such as arrays, which it does not keep; give the"
-                " same again: distbp.resume(run_dir, data=...)"
+                " same data again: distbp.resume(run_dir, data=...)"
             )
         control = control or Control()
         wanted = job.workers if workers is None else workers
@@ -159,7 +163,7 @@ def resume(
             notes = []
             _tell(told, "reading the data")
             with interrupts.at_once(str(run.path)):
-                check_memory(needed(job, None, {}))  # before targets of so many outputs are made
+                check_memory(needed(job, None, {}))  # before targets of many outputs take memory
                 kept = kept_init(run.path)
                 if kept is None and start is None:
                     kept = model_folder(init) if init else init_folder(job, run.path)
@@ -169,7 +173,7 @@ def resume(
                     notes = check_init(blueprint, splits, kept)
                     keep_init(kept, run.path, optimizer=keeps_optimizer(job), disk=run.disk)
             if done is not None and text is None:
-                text = job_text(run.path)  # a longer job was written by hand
+                text = job_text(run.path)  # job.yaml was edited to a longer job
             if several:
                 return train_members(
                     run, job, blueprint, splits, teams, told, control,
@@ -184,7 +188,7 @@ def _tell(listener: events.Listener | None, what: str) -> None:
 
 
 def by_split(data: Data | None) -> dict[str, Any]:
-    """Arrays as `train` takes them, by split; none where there is no data. Raises ArgumentError."""
+    """The argument `data` of `train`, by split; {} for None. Raises ArgumentError."""
     if data is None:
         return {}
     given = data if isinstance(data, Mapping) else {"train": data}
@@ -200,25 +204,24 @@ def by_split(data: Data | None) -> dict[str, Any]:
         if split not in SPLITS:
             raise ArgumentError(f"data has the key {split!r}; its keys are {', '.join(SPLITS)}")
         if arrays is not None and not (isinstance(arrays, tuple | list) and len(arrays) in (2, 3)):
-            what = f"{len(arrays)} of them" if isinstance(arrays, tuple | list) else kind_of(arrays)
+            what = f"{len(arrays)} values" if isinstance(arrays, tuple | list) else kind_of(arrays)
             if frame_kind(arrays) == "lazy":
                 what += ", which has no rows yet: give what its .collect() returns"
             raise ArgumentError(
                 f"data for {split!r} must be (x, y) or (x, y, weights), inputs and targets, not {what}; for"
                 " example train(job, data=(x, y)), or (x, None) with data.targets: inputs"
             )
-    found = {split: tuple(arrays) for split, arrays in given.items() if arrays is not None}
-    return in_step(found)
+    return in_step({split: tuple(arrays) for split, arrays in given.items() if arrays is not None})
 
 
 def check_job(job: Any) -> None:
-    """Raises ArgumentError for what is not a TrainingJob."""
+    """Raises ArgumentError if `job` is not a TrainingJob."""
     ways = "TrainingJob(...), TrainingJob.from_file(path) or TrainingJob.from_mapping(fields)"
     check_kind(job, TrainingJob, "the job", f"a TrainingJob (made by {ways})")
 
 
 def _checked_call(workers: Any, listener: Any, address: Any, control: Any, disk: Any) -> Any:
-    """`workers`, where the rest is of the right kind. Raises ArgumentError."""
+    """Checks the kinds of a call's arguments, and returns `workers`. Raises ArgumentError."""
     if listener is not None and not callable(listener):
         raise ArgumentError(f"listener must be a function of one event, not {kind_of(listener)}")
     check_kind(address, (str, type(None)), "address", "the address of a Ray cluster, as text")
@@ -228,6 +231,7 @@ def _checked_call(workers: Any, listener: Any, address: Any, control: Any, disk:
 
 
 def _fresh_directory(name: str) -> Path:
+    """A folder below `runs/` that is absent or empty, named after the job."""
     base = Path("runs").absolute()
     base.mkdir(exist_ok=True)
     slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)

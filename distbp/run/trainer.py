@@ -1,7 +1,7 @@
-"""The trainer: steps in stretches, evaluation, checkpoints, early stopping. It knows no exchange.
+"""The trainer's loop: steps in stretches, evaluation, checkpoints, early stopping. It knows no exchange.
 
-`train` and `resume` are the ways in; `Trainer` is the loop they share. A run can be killed at any moment: it
-goes on from its last checkpoint, in the middle of an epoch, to the same bits and the same metrics.jsonl.
+`train` and `resume` call it. A run may be killed at any moment. It then goes on from its last checkpoint, in
+the middle of an epoch, to the same bits and the same metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ from distbp.run.throughput import Throughput
 from distbp.run.verdict import expected, unhealthy
 from distbp.team.base import Snapshot, Team
 
-PROGRESS_S = 0.5  # between two Progressed events
-BARREN_ATTEMPTS = 5  # servers lost one after the other, no step further: then it is not by chance
-# (blueprint, data, start, attempt, whom to tell why the team changed) -> team
+PROGRESS_S = 0.5  # the time between two Progressed events
+BARREN_ATTEMPTS = 5  # after so many attempts in a row that lost their server and made no step, training fails
+# (blueprint, data, start, attempt, a function to call with the reason of a change of the team) -> team
 MakeTeam = Callable[[Blueprint, WholeData, Snapshot, int, Callable[[str], None]], Team]
 
 
 class Trainer:
-    """Drives one run. `run` is locked by this process; `make_team` starts server and workers. `data`: of
-    `splits.ready`. `draws`: curves.svg, too.
+    """Drives one run. `run`: locked by this process. `data`: of `splits.ready`. `make_team`: starts server
+    and workers. `control`, `requests`: ask to stop, and for other workers. `draws`: whether to draw
+    curves.svg. `clock`: returns seconds. `notes`: for the user, known so far.
 
     Call `train` within `one_blas_thread`.
     """
@@ -92,9 +93,9 @@ class Trainer:
 
     def train(self, start: Checkpoint | None, job_text: str | None = None) -> Result:
         """Trains to the end from `start` (None: the beginning), writes model and result; waits. `job_text`:
-        of a longer job, for job.yaml, once it is known that the run can go on with it.
+        of a longer job, written to job.yaml once the checkpoint is restored.
 
-        Raises Interrupted after a checkpoint when asked to stop; NumericsError, StorageError, DataError.
+        Raises Interrupted, after a checkpoint, when asked to stop; NumericsError, StorageError, DataError.
         """
         began = self._clock()
         self.notes += self._restore(start)
@@ -133,14 +134,15 @@ class Trainer:
             step = self._step = self._advance(team, step)
 
     def _begin_attempt(self, error: ServerLostError) -> None:
-        """The server is gone: all goes back to the last checkpoint, as if nothing had come after it."""
+        """The server is lost: goes back to the last checkpoint, and begins a new attempt."""
         attempt = self._state.attempt + 1
         step = self._step = self._rewind()
         self._state = replace(self._state, attempt=attempt)
         self._team_changed(f"{error}; attempt {attempt} goes on from step {step}")
 
     def _advance(self, team: Team, step: int) -> int:
-        """Trains up to the next event: an epoch's end, a checkpoint, a progress report, a signal."""
+        """Trains up to the next event: an epoch's end, a checkpoint, a progress report, a signal. Returns the
+        step reached."""
         stop = min((step // self._per_epoch + 1) * self._per_epoch, self._total)
         every = self.job.checkpoint.every_steps
         if every:
@@ -156,10 +158,10 @@ class Trainer:
             vector = team.snapshot().arrays["vector"]
             number = self._splits.tables["train"].row_number
             raise diagnose(self.blueprint, vector, self._data, error.step, number) from None
-        changed = team.workers != workers  # then starting the others is in the time
+        changed = team.workers != workers  # the time then includes starting workers
         self._count(team, step, reached, self._clock() - began, counted, changed)
         ended = reached % self._per_epoch == 0 or reached == self._total
-        if reached > step and ended:  # first of all: another team knows nothing of the last step's health
+        if reached > step and ended:  # before the team may change: a new team lacks the last step's health
             self._end_epoch(team, reached)
         if not self._state.ended:
             self._obey(team, reached)
@@ -171,7 +173,7 @@ class Trainer:
         return reached
 
     def _obey(self, team: Team, step: int) -> None:
-        """Does what was asked for while steps ran (see `distbp.run.control`)."""
+        """Changes the workers if that was asked for while steps ran (see `distbp.run.control`)."""
         asked = self._requests.asked()
         if asked is None or self._control.stopping:
             return
@@ -181,7 +183,7 @@ class Trainer:
         if refused is None:
             self._team_changed(f"{wanted}; there {'is' if team.workers == 1 else 'are'} {team.workers} now")
         else:
-            self._team_changed(f"{wanted}, but cannot be, because {refused}")
+            self._team_changed(f"{wanted}, but this is not possible: {refused}")
 
     def _interrupted(self, step: int) -> Interrupted:
         return Interrupted(str(self.run.path), step, self._control.stopped_by)
@@ -202,7 +204,7 @@ class Trainer:
         epoch = -(-step // self._per_epoch)
         parameters = self._network.parameter_count
         every = accounts.digest_every(parameters * self._network.dtype.itemsize, self.blueprint.rows["train"])
-        whole = step == self._total or epoch % every == 0  # else perhaps nobody asks for the parameters
+        whole = step == self._total or epoch % every == 0  # whether the line gets the parameters' digest
         snapshot = team.snapshot(whole)
         converged = snapshot.verdict
         if converged and not whole:
@@ -217,7 +219,7 @@ class Trainer:
         in_turn = epoch % self.job.evaluate_every == 0 and step % self._per_epoch == 0
         if step % self._per_epoch == 0:
             before = self._state
-        # What a longer run would say here, which is not at its end and does not measure out of turn.
+        # The line of a longer run, which does not end here and evaluates only every `evaluate_every` epochs.
         usual = {**line, "learning_rate": rate, **self._health(snapshot, step, False)}
         usual |= {"params_sha256": digest} if epoch % every == 0 else {}
         evaluated = in_turn or last
@@ -290,7 +292,7 @@ class Trainer:
         self._emit(events.CheckpointSaved(step, str(path), self._clock() - began))
 
     def _restore(self, start: Checkpoint | None) -> list[str]:
-        """Takes up a checkpoint (None: the beginning); returns what is to be told about it."""
+        """Restores the run from a checkpoint (None: from the beginning); returns notes."""
         self._saved, self._state, best, notes = self._checkpointer.restore(start)
         self._best = best if self._keeps_best else None
         return notes
@@ -344,7 +346,8 @@ class Trainer:
         return vector, metrics
 
     def _test(self, team: Team, saved: Array | None = None) -> Mapping[str, float]:
-        """The metrics of the test set, if any. A team that cannot take `saved` makes room for another."""
+        """The metrics of the test set, if any, with the vector `saved` (None: the team's). A new team
+        evaluates if this one cannot take the vector; this one is then closed."""
         if "test" not in self.blueprint.rows:
             return {}
         if saved is None or team.adopt(saved):
@@ -354,9 +357,9 @@ class Trainer:
             return self._evaluate(other, "test")
 
     def _evaluate(self, team: Team, split: str) -> dict[str, float]:
-        """`{split}_loss` and `{split}_{metric}`."""
-        found = values(self.blueprint.measures(self._network, split), team.evaluate(split))
-        return {f"{split}_{name}": value for name, value in found.items()}
+        """Evaluates a split: `{split}_loss` and `{split}_{metric}`."""
+        measured = values(self.blueprint.measures(self._network, split), team.evaluate(split))
+        return {f"{split}_{name}": value for name, value in measured.items()}
 
     def _result(self, team: Team, vector: Array, metrics: Mapping[str, Any], seconds: float) -> Result:
         for text in (wrong := self._unhealthy(ended=True)).values():

@@ -1,8 +1,8 @@
-"""Whether a run is well: said after every epoch, from what was measured anyway, and at the end.
+"""The verdict on a run, after every epoch and at its end: is it learning, or what is wrong?
 
-What it is compared with is found once, from the data alone: the loss of the best constant prediction, that of
-a network whose outputs are all 0, and the size of the inputs. So the verdict is the same for any number of
-workers, and after any resume. It changes nothing.
+The training loss is compared with two values that depend on the data alone: the loss of the best constant
+prediction, and the loss of outputs that are all 0. So the verdict is the same for any number of workers, and
+after any resume. It does not influence training.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from distbp.engine.evaluation import step_by_step
 from distbp.nn.losses.several import Head, heads_of
 from distbp.nn.program import loss_sum
 
-SAMPLE = 1 << 22  # numbers that are looked at: of so many rows, evenly spread, are outputs and inputs
-EARLY = 5  # epochs that a run has to become better than a constant
-NEARLY = 1e-3  # of the constant's loss: less than that is not better
-DEAD = 0.5  # share of a layer's units
-LARGE, SMALL = 10.0, 1e-3  # root mean squares of columns of inputs that no initializer expects
+SAMPLE = 1 << 22  # numbers of targets, or of inputs, that are looked at, in rows that are evenly spread
+EARLY = 5  # epochs in which a run must become better than a constant
+NEARLY = 1e-3  # of the constant's loss: a smaller gain is none
+DEAD = 0.5  # the share of a layer's units that must be dead for a warning
+LARGE, SMALL = 10.0, 1e-3  # inputs are unscaled if the largest column's root mean square is beyond these
 
 
 class Expected(NamedTuple):
-    """`constant`: the loss of the best constant prediction; `untrained`: of outputs of 0. `inputs`: the root
-    mean square of the largest column of prepared inputs; NaN where the first layer normalizes them."""
+    """`constant`: the loss of the best constant prediction. `untrained`: the loss of outputs that are 0.
+    `inputs`: the root mean square of the largest column of prepared inputs; NaN if the inputs are ids, or if
+    the first layer normalizes them."""
 
     constant: float
     untrained: float
@@ -37,7 +38,7 @@ class Expected(NamedTuple):
 
 
 class EpochLosses(NamedTuple):
-    """Of the training rows, over whole epochs."""
+    """The mean training losses of a run's epochs, and their number."""
 
     first: float
     lowest: float
@@ -52,7 +53,8 @@ class EpochLosses(NamedTuple):
 
 
 def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
-    """What the training rows let expect. Takes milliseconds, for large data a tenth of a second."""
+    """The values with which the run is compared, from the training rows. Takes milliseconds, for large data a
+    tenth of a second."""
     network = blueprint.network()
     heads = heads_of(blueprint.job.loss, network.answer_shapes)
     outputs = sum(head.outputs[1] for head in heads)
@@ -66,13 +68,14 @@ def expected(blueprint: Blueprint, rows: PreparedRows) -> Expected:
         return Expected(math.nan, math.nan, math.nan)
     constant = untrained = 0.0
     for head in heads:
-        found = _of_head(head, head.targets_of(targets), weights, total)
-        constant, untrained = constant + head.factor * found[0], untrained + head.factor * found[1]
+        losses = _of_head(head, head.targets_of(targets), weights, total)
+        constant, untrained = constant + head.factor * losses[0], untrained + head.factor * losses[1]
     return Expected(constant, untrained, _size(blueprint, rows))
 
 
 def _of_head(head: Head, targets: Array, weights: Array | None, total: float) -> tuple[float, float]:
-    """The losses of one output: of the best constant, and of outputs of 0. total: of the weights."""
+    """The losses of one head: of the best constant prediction, and of outputs that are 0. total: the sum of
+    the weights."""
     loss, (_, outputs) = head.loss, head.outputs
     if targets.ndim == 1:
         mean = middle = np.bincount(targets, weights, outputs) / total
@@ -80,21 +83,22 @@ def _of_head(head: Head, targets: Array, weights: Array | None, total: float) ->
         mean = np.average(targets, axis=0, weights=weights).astype(np.float64)
         middle = np.median(targets, axis=0).astype(np.float64)
 
-    def of(constant: Array) -> float:
-        found = 0.0
+    def mean_loss(constant: Array) -> float:
+        lost = 0.0
         for start in range(0, len(targets), size := max(1, 2**18 // outputs)):
             part = slice(start, start + size)
             t = targets[part] if targets.ndim == 1 else targets[part].astype(np.float64)
             w = None if weights is None else weights[part].astype(np.float64)
-            found += loss_sum(loss, np.tile(constant, (len(t), 1)), t, w)
-        return found / total
+            lost += loss_sum(loss, np.tile(constant, (len(t), 1)), t, w)
+        return lost / total
 
     best = loss.constant(mean, middle)
     start = best if loss.takes == "probabilities" else np.zeros(outputs)
-    return of(best), of(start)
+    return mean_loss(best), mean_loss(start)
 
 
 def _size(blueprint: Blueprint, rows: PreparedRows) -> float:
+    """See `Expected.inputs`."""
     network = blueprint.network()
     if (network.entry or network.layers[0]).rescales or network.ids_below is not None:
         return math.nan  # ids have no scale
@@ -103,7 +107,7 @@ def _size(blueprint: Blueprint, rows: PreparedRows) -> float:
     rows.gather(np.arange(count) * len(rows) // count, x)
     x = x.reshape(count, -1)[:, : math.prod(network.input_shape)]  # without the lengths
     if named := network.named_inputs:
-        numbers = [np.r_[one.first : one.end] for one in named if one.ids_below is None]
+        numbers = [np.r_[entry.first : entry.end] for entry in named if entry.ids_below is None]
         if not numbers:
             return math.nan
         x = x[:, np.concatenate(numbers)]
@@ -113,36 +117,37 @@ def _size(blueprint: Blueprint, rows: PreparedRows) -> float:
 def unhealthy(
     expected: Expected, losses: EpochLosses, dead: Mapping[str, float], ended: bool
 ) -> dict[str, str]:
-    """What is wrong with a run, by name: a sentence for people, saying what to try; empty where all is well.
+    """What is wrong with a run, by name, each in a sentence that says what to try. Empty if nothing is wrong.
 
     Names: "diverged", "no_better" (than a constant), "saturated", "unscaled_inputs". `dead`: the share of
     units, by layer, that were saturated on all rows of the epoch.
     """
-    found = {}
+    faults = {}
     constant, last = expected.constant, losses.last
     bar = max(constant, expected.untrained)
     above, size = last - bar, abs(bar)
-    # It rose, or it never came near what an untrained network gives. A loss of 0 has no size.
+    # The loss rose, or it never fell near an untrained network's loss. A bar of 0 has no size to compare
+    # with.
     if above > size > 0 and (last - losses.lowest > size or (above > 9 * size and last > losses.first / 2)):
-        found["diverged"] = (
-            f"training diverged: its loss ended at {last:.4g}, where always giving the same answer has"
+        faults["diverged"] = (
+            f"training diverged: its loss ended at {last:.4g}, and that of the best constant prediction is"
             f" {constant:.4g}; lower learning_rate, or set clip"
         )
     elif (ended or losses.epochs >= EARLY) and constant - losses.lowest <= NEARLY * abs(constant) != 0:
-        found["no_better"] = (
-            f"the training loss never was below {losses.lowest:.4g}, and always giving the same answer"
-            f" has {constant:.4g}: nothing was learned; try more epochs or another learning_rate,"
-            " or scale the inputs"
+        faults["no_better"] = (
+            f"nothing was learned: the training loss never fell below {losses.lowest:.4g}, and that of the"
+            f" best constant prediction is {constant:.4g}; try more epochs or another learning_rate, or scale"
+            " the inputs"
         )
     layers = [f"{name} ({share:.0%})" for name, share in dead.items() if share >= DEAD]
     if layers:
-        found["saturated"] = (
-            f"units are dead on all rows of the epoch in {', '.join(layers)}, and do not learn; lower"
+        faults["saturated"] = (
+            f"units are saturated on all rows of the epoch in {', '.join(layers)}, and do not learn; lower"
             " learning_rate, or take the activation leaky_relu"
         )
     if expected.inputs > LARGE or expected.inputs < SMALL:
-        found["unscaled_inputs"] = (
+        faults["unscaled_inputs"] = (
             f"the inputs are not scaled: a typical value of the largest column is {expected.inputs:.4g};"
             " set data.standardize: true, or data.scale"
         )
-    return found
+    return faults

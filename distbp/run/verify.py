@@ -1,10 +1,11 @@
 """Recomputes steps of a run from a checkpoint, and compares the bits with those that the run recorded.
 
-A run records digests at no cost to its steps: `params_sha256` in lines of metrics.jsonl (all of them, but for
-large networks on little data), and whole states in its checkpoints. Any step lies between two of them;
-recomputing from the one before it shows whether the run computed what it should. The number of workers,
-crashes and resumes in between do not matter. What a finished run delivers is compared too: the model, written
-again from the last checkpoint; the result, and the test set measured again; the data, every row.
+A run records digests at no cost to its steps: `params_sha256` in lines of metrics.jsonl (in all lines, except
+for large networks on little data), and whole states in its checkpoints. Any step lies between two of these
+records. Recomputing from the record before a step shows whether the run computed the step right. The number
+of workers, crashes and resumes do not matter. Three other things are compared, too: the data, every row; the
+model of a finished run, written again from the last checkpoint; its result, with the test set evaluated
+again.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ from distbp.team.inline import InlineTeam
 
 @dataclass(frozen=True)
 class Verification:
-    """`step`: the one asked about (the first is 1). `start`: steps done in the state that recomputing began
-    with. `changed`: what of the job's data, of metrics.jsonl and of what the run delivered is not what it
-    was, in words. `shards`: for each shard the SHA-256 of its gradient sums and totals in that step: what
-    another run or machine can be compared with, to find which shard differs."""
+    """`step`: the verified step, counted from 1. `start`: how many steps were done in the state from which it
+    was recomputed; `began_with` names that state. `shards`: the SHA-256 of each shard's gradient sums and
+    totals in that step, to compare with another run or machine and find the shard that differs. `changed`: a
+    text for each change in the job's data, in metrics.jsonl, and in the result and model. `seconds`: the time
+    that it took."""
 
     run_dir: str
     step: int
@@ -74,16 +76,15 @@ class Verification:
 
 @numerics.quiet()
 def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | None = None) -> Verification:
-    """Recomputes `step` (None: the last recorded one) in this process; waits.
+    """Recomputes `step` (counted from 1; None: the last recorded step) in this process; waits.
 
-    Begins with the last checkpoint before the step (else with the first weights) and ends with the first
-    digest recorded at or after it; digests on the way are compared too. At the first difference it stops.
-    Of a job that trains several networks: all of this for each, and what was made of them.
-    `data`: as for `train`, where the run was given arrays. Changes nothing in the run directory, which may be
-    in use.
+    Begins with the last checkpoint before the step, or with the initial weights, and ends with the first
+    digest recorded at or after the step. Compares all digests on the way, and stops at the first difference.
+    Of a job with several networks, verifies each, and the joined model. `data`: as for `train`, if the run
+    was given arrays. Changes nothing in the run directory, which may be in use.
 
-    Raises CheckpointError where nothing was recorded at or after the step, FingerprintError where this
-    machine computes other bits than the run's.
+    Raises CheckpointError if nothing was recorded at or after the step, FingerprintError if this machine
+    computes other bits than the run's.
     """
     began = time.monotonic()
     path = path_given(run_dir, "run_dir")
@@ -129,16 +130,16 @@ def verify_run(run_dir: str | Path, step: int | None = None, *, data: Data | Non
 def _of_members(
     path: Path, job: TrainingJob, step: int | None, data: Data | None, began: float
 ) -> Verification:
-    """Every network that has come to `step`, then what was made of them."""
-    found: dict[int, Verification] = {}
+    """Verifies every network that has recorded `step`, then the joined model."""
+    verified: dict[int, Verification] = {}
     for number in range(networks(job)):
         folder = member_path(path, number)
         lines = read_lines(folder / METRICS) if is_run(folder) else []
         if lines and (step is None or lines[-1]["step"] >= step):
-            found[number] = verify_run(folder, step, data=data)
-    if not found:
+            verified[number] = verify_run(folder, step, data=data)
+    if not verified:
         raise CheckpointError(f"{path}: no network has recorded anything at or after step {step or 1}")
-    changed = [f"network {number}: {text}" for number, one in found.items() for text in one.changed]
+    changed = [f"network {number}: {text}" for number, each in verified.items() for text in each.changed]
     done = read_result(path)
     if done is not None and not changed:
         changed = joined_faults(path, done, job)
@@ -148,16 +149,16 @@ def _of_members(
             members = [read_result(member_path(path, number)) or {} for number in range(job.members)]
             vectors = load_model(path / "model").vectors
             with numerics.one_blas_thread():
-                metrics = [one["metrics"] for one in members]
+                metrics = [member["metrics"] for member in members]
                 changed = result_faults(
                     done, joined_metrics(blueprint, splits.ready(blueprint), vectors, metrics)
                 )
     compared = tuple(
-        replace(one, where=f"network {number}: {one.where}")
-        for number, each in found.items()
-        for one in each.comparisons
+        replace(comparison, where=f"network {number}: {comparison.where}")
+        for number, each in verified.items()
+        for comparison in each.comparisons
     )
-    last = max(found.values(), key=lambda one: one.step)
+    last = max(verified.values(), key=lambda each: each.step)
     return replace(
         last,
         run_dir=str(path),
@@ -171,19 +172,20 @@ def _of_members(
 def _changed(
     path: Path, newest: Checkpoint | None, blueprint: Blueprint, splits: Splits, team: InlineTeam
 ) -> list[str]:
-    """What of metrics, result and model is not what the run left; `team` is of no use afterwards."""
+    """A text for each change in metrics, result and model. `team` evaluates the test set; its parameters are
+    then those of the model."""
     done, job = read_result(path), blueprint.job
     if newest is None or done is None or agreement.longer(newest.state, job):
         return [] if newest is None else metrics_faults(path, RunState.from_json(newest.state["run"]))
-    found = delivery_faults(path, done, job, newest)
+    faults = delivery_faults(path, done, job, newest)
     state = RunState.from_json(newest.state["run"])
-    if found or not state.ended:
-        return found
+    if faults or not state.ended:
+        return faults
     vector, _ = model_of(newest, state, job)
     with tempfile.TemporaryDirectory(prefix="distbp-verify-") as folder:
         write_run_model(Path(folder) / "model", blueprint, splits, vector)
         left, right = (unseal_json(read_file(place / "model" / MODEL)) for place in (path, Path(folder)))
-    found += [
+    faults += [
         f"model/{MODEL}: {name} is not what job and data give"
         for name in sorted({*left, *right} - {"distbp", "numerics"})
         if left.get(name) != right.get(name)
@@ -192,12 +194,12 @@ def _changed(
         team.adopt(vector)
         measures = blueprint.measures(blueprint.network(), "test")
         measured = values(measures, team.evaluate("test"))
-        found += result_faults(done, {f"test_{name}": value for name, value in measured.items()})
-    return found
+        faults += result_faults(done, {f"test_{name}": value for name, value in measured.items()})
+    return faults
 
 
 def _last_step(path: Path, recorded: list[int], step: int | None) -> int:
-    """The first recorded step at or after `step`; None: the last one."""
+    """The first recorded step at or after `step`; the last one if `step` is None. Raises CheckpointError."""
     if step is not None and step < 1:
         raise CheckpointError(f"step is {step}, but the first step is 1")
     if not recorded:

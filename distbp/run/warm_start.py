@@ -1,15 +1,15 @@
-"""Training that begins with a model: `init` in a job. Fine-tuning, and training further on other data.
+"""Training that begins with a model (`init` in a job): fine-tuning, and training on other data.
 
-The layers of the model that hold tensors are laid beside those of the job, in order; where type and shapes
-are equal the tensors are taken over, running statistics too. All else begins fresh, as without a model, and
-every difference is told. The run directory keeps the model in `init/`, so that the run can be begun again,
-and verified, whatever becomes of the model.
+The layers of the model that hold tensors are aligned with those of the job, in order. Layers of equal type
+and shapes take over the model's tensors, with running statistics. All other layers begin fresh, and a note
+names each. The run directory keeps the model in `init/`. So the run can be repeated and verified even if the
+model is gone.
 
-With `init_keeps: [preparation]` rows become inputs as for the model (`open_splits`), and nothing is fitted.
-With `init_keeps: [optimizer]` the job goes on with the state of the optimizer at the end of the model's run,
-whole, or where anything of the network or the optimizer is another one, not at all. Then the count of updates
-goes on, and so do the positions of all draws: steps and epochs before the job count (`Blueprint.past`), so
-that the same rows once more are the next epoch. Schedules are those of the job, and begin with it. `init/`
+With `init_keeps: [preparation]` rows are prepared as for the model (`open_splits`), and nothing is fitted.
+With `init_keeps: [optimizer]` the optimizer goes on with its state at the end of the model's run, if all of
+the network and the optimizer's slots are the same; else its state begins anew. Steps and epochs of the
+model's run then count (`Blueprint.past`): the count of updates and the positions of all draws go on, so
+training on the same rows is like the next epoch. Schedules are those of the job, and begin with it. `init/`
 keeps the state as a checkpoint.
 """
 
@@ -57,8 +57,8 @@ _MOST_BYTES = 1 << 40
 
 
 def init_folder(job: TrainingJob, folder: Path, *, confined: bool = False) -> Path | None:
-    """The folder of the model that the job begins with, which may be named by its run directory; None where
-    it begins fresh. `folder`: what the job's paths are relative to. Raises JobError."""
+    """The folder of the model that the job begins with; None without one. `job.init` may also name a run
+    directory. `folder`: what the job's paths are relative to. Raises JobError."""
     if job.init is None:
         return None
     from distbp.model.folder import model_folder
@@ -71,8 +71,8 @@ def init_folder(job: TrainingJob, folder: Path, *, confined: bool = False) -> Pa
 
 
 def check_init(blueprint: Blueprint, splits: Splits, folder: Path | None) -> list[str]:
-    """What the job takes over from the model in `folder`, and what not: notes. Raises JobError where that is
-    no model, or nothing of it fits."""
+    """Notes on what the job takes over from the model in `folder`, and what it does not. Raises JobError if
+    there is no model, or if no layer of it fits."""
     if folder is None:
         return []
     model = _loaded(folder)
@@ -88,15 +88,15 @@ def check_init(blueprint: Blueprint, splits: Splits, folder: Path | None) -> lis
 
 
 def began_with(job: TrainingJob, folder: Path, init: Path | None, confined: bool) -> Model | None:
-    """The model that a job in `folder`, or the run there, begins with; init: where it lies, if not there.
-    Raises JobError."""
+    """The model that a job in `folder`, or the run in `folder`, begins with; None without one. init: the
+    model's folder, if it is not where the job says. Raises JobError."""
     kept = kept_init(folder) if is_run(folder) else None
     place = init or kept or init_folder(job, folder, confined=confined)
     return None if place is None else _loaded(place)
 
 
 def _loaded(folder: Path) -> Model:
-    """Raises JobError where there is no model that one can begin with."""
+    """Loads a model to begin with. Raises JobError if there is none, or if it has several members."""
     from distbp.model.folder import load_model
 
     try:
@@ -105,15 +105,15 @@ def _loaded(folder: Path) -> Model:
         raise JobError([Fault("init", str(error))]) from None
     if model.others:
         text = (
-            f"the model in {folder} has {len(model.vectors)} members, and a network begins with one: name"
-            " that of a member, RUN_DIR/members/0"
+            f"the model in {folder} has {len(model.vectors)} members, and a network begins with one; name"
+            " that of a member, such as RUN_DIR/members/0"
         )
         raise JobError([Fault("init", text)])
     return model
 
 
 def kept_init(run_dir: Path) -> Path | None:
-    """Where a run has what it began with; None where it has nothing (yet)."""
+    """The folder in a run directory with the model that the run began with; None if there is none."""
     return run_dir / INIT if (run_dir / INIT).is_dir() else None
 
 
@@ -122,8 +122,8 @@ def keeps_optimizer(job: TrainingJob) -> bool:
 
 
 def keep_init(source: Path | None, run_dir: Path, *, optimizer: bool, disk: Disk = DISK) -> None:
-    """Copies the model in `source` to the run directory, and the state of the optimizer where there is one
-    and it is asked for; whole or not at all; nothing where it is there."""
+    """Copies the model in `source` to the run directory, whole or not at all; does nothing if a copy is there
+    already. optimizer: copies the optimizer's state too, if there is one beside the model."""
     target = run_dir / INIT
     if source is None or target.is_dir():
         return
@@ -146,13 +146,13 @@ def keep_init(source: Path | None, run_dir: Path, *, optimizer: bool, disk: Disk
         sync_folder(run_dir, disk)
 
 
-ReadsTraining = Callable[[], tuple[Rows, int]]  # the training rows, and how many they are
+ReadsTraining = Callable[[], tuple[Rows, int]]  # returns the training rows and their number
 
 
 def first_arrays(blueprint: Blueprint, folder: Path | None, rows: ReadsTraining) -> dict[str, Array]:
-    """Of the snapshot that a run begins with. "vector" (size,): drawn, by the data where initializers look at
-    them, and then what the model in `folder` gives, if any; and the state of the optimizer, where the run
-    goes on with it."""
+    """The arrays of the snapshot that a run begins with. "vector" (size,) is drawn by the initializers, some
+    of which look at the data; tensors of the model in `folder`, if any, then replace it in part. The
+    optimizer's state is added if the run goes on with it."""
     network, seed = blueprint.network(), blueprint.job.seed
     vector = network.initialize(seed)
     start_by_data(network, vector, seed, rows)
@@ -169,13 +169,13 @@ def first_arrays(blueprint: Blueprint, folder: Path | None, rows: ReadsTraining)
     for name, values in {} if state is None else slots_in(state.arrays).items():
         arrays[SLOTS + name] = np.empty(network.parameter_count, network.dtype)
         for mine, theirs in taken:
-            if mine.stop <= network.parameter_count:  # what follows are running statistics
+            if mine.stop <= network.parameter_count:  # not a running statistic
                 arrays[SLOTS + name][mine.start : mine.stop] = values[theirs.start : theirs.stop]
     return arrays
 
 
 def going_on(blueprint: Blueprint, folder: Path | None) -> Blueprint:
-    """The blueprint of a run that begins with the model in `folder`, if any."""
+    """The blueprint with the past of the model in `folder`, if the optimizer goes on with its state."""
     if folder is None or not keeps_optimizer(blueprint.job):
         return blueprint
     from distbp.model.folder import load_model
@@ -186,28 +186,28 @@ def going_on(blueprint: Blueprint, folder: Path | None) -> Blueprint:
 
 
 def past_after(blueprint: Blueprint, step: int) -> Past:
-    """What comes before a job that goes on with the state of the optimizer after `step` steps of this one."""
+    """The past of a job that goes on with the optimizer's state after `step` steps of this one."""
     before = blueprint.past
     return Past(before.steps + step, before.epochs - (-step // blueprint.steps_per_epoch))
 
 
-Taken = list[tuple[Tensor, Tensor]]  # those of the job's network, and of the model's
+Taken = list[tuple[Tensor, Tensor]]  # pairs of a tensor of the job's network and one of the model's
 
 
 def _state_beside(folder: Path) -> Checkpoint | None:
-    """The last state of the run of the model in `folder`, or that which a run keeps of what it began with;
-    None where there is none."""
+    """The last checkpoint of the run whose model is in `folder`, or the state that a run keeps in `init/`;
+    None without one."""
     for run in (folder, folder.parent):
         steps = checkpoint.list_steps(run / CHECKPOINTS)
         if steps:
-            found = checkpoint.load(run / CHECKPOINTS, steps[-1])
-            return found if "past" in found.state else None  # which those of older versions lack
+            state = checkpoint.load(run / CHECKPOINTS, steps[-1])
+            return state if "past" in state.state else None  # older versions did not record it
     return None
 
 
 def _state(blueprint: Blueprint, taken: Taken, folder: Path) -> tuple[Checkpoint | None, str]:
-    """The state that the job goes on with; None where it begins anew, and why, in words, if it was to go
-    on. Raises JobError where there is none to go on with."""
+    """The state that the optimizer goes on with. If it begins anew: None, and the reason if the job asked for
+    the state. Raises JobError if there is no state beside the model."""
     if not keeps_optimizer(blueprint.job):
         return None, ""
     state, network = _state_beside(folder), blueprint.network()
@@ -224,7 +224,7 @@ def _state(blueprint: Blueprint, taken: Taken, folder: Path) -> tuple[Checkpoint
 
 
 def _taken(network: Network, model: Network) -> tuple[Taken, list[str]]:
-    """Pairs of tensors (the job's, the model's), and what has no partner, in words."""
+    """Pairs of tensors (the job's, the model's), and notes on the layers without a partner."""
     mine, theirs = list(_layers(network)), list(_layers(model))
     matcher = SequenceMatcher(None, [key for key, _ in mine], [key for key, _ in theirs], autojunk=False)
     pairs, notes = [], []
@@ -241,7 +241,7 @@ def _taken(network: Network, model: Network) -> tuple[Taken, list[str]]:
 
 
 def _layers(network: Network) -> Iterator[tuple[Any, list[Tensor]]]:
-    """Of every layer that holds tensors: its type and their names and shapes, and the tensors."""
+    """Yields, for every layer that holds tensors, a key (its type, the names and shapes) and the tensors."""
     tensors = (*network.tensors, *network.statistics)
     for number in (ENTRY, *range(len(network.layers))):
         held = [tensor for tensor in tensors if tensor.layer == number]

@@ -218,7 +218,7 @@ def test_no_worker_is_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(Interrupted):
         train(ENDLESS, data=DATA, output=path, workers=1, control=control, listener=listen)
     (told,) = reasons(path)
-    assert told == "0 workers were asked for, but cannot be, because the networks need at least one worker"
+    assert told == "0 workers were asked for, but this is not possible: the networks need at least one worker"
     assert waited == ["starting Ray, which takes some seconds"]
 
 

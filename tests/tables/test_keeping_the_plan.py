@@ -203,7 +203,7 @@ def test_arrays_keep_their_scales(tmp_path: Path, first: Result) -> None:
     assert two.model().classes == ("in", "out")
     with pytest.raises(JobError, match=r"data.standardize: is the model's with init_keeps: \[preparation\]"):
         job.replace(**{**fields, "data": {"standardize": True}})
-    with pytest.raises(JobError, match="the model in init takes a table, and the data is arrays"):
+    with pytest.raises(JobError, match="the model in init takes a table, and the data are arrays"):
         train(job.replace(**{**fields, "init": str(first.path)}), data=(x, y), output=tmp_path / "three")
     with pytest.raises(JobError, match="the model in init takes arrays, and the data is a table"):
         train(further(one, write(houses(60), tmp_path / "h.csv")), output=tmp_path / "four")

@@ -96,7 +96,7 @@ def _pairs(document: Document, again: Mapping[str, Any]) -> Iterator[Pair]:
         yield f"loss.{name}", document["loss"][name], loss[name], max(1.0, _size(loss[name]))
     a = {layer["number"]: layer["a"] for layer in document["layers"]}
     given = np.asarray(document["input"], np.float64)
-    given = np.where(given == MISSING, 0.0, given)  # which is no number that anything is a sum of
+    given = np.where(given == MISSING, 0.0, given)  # which is not a number that anything is a sum of
     for at, (layer, found) in enumerate(zip(document["layers"], again["layers"], strict=True)):
         terms = _terms(layer, found, (a.get(source, given) for source in layer["inputs"]))
         for name in layer.keys() - _GIVEN:
