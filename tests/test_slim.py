@@ -16,7 +16,7 @@ JOB = distbp.TrainingJob(
     model={"layers": [{"type": "dense", "units": 2}]}, loss="softmax_cross_entropy", epochs=1
 )
 DATA = (np.eye(8, dtype=np.float32), np.arange(8) % 2)
-NEEDS_RAY = "training on workers needs Ray, which is not installed; run: pip install 'ray'; or say workers: 0"
+NEEDS_RAY = "training on workers needs Ray, which is not installed; run: pip install 'ray'; or set workers: 0"
 PLOT = "needs matplotlib, which is not installed; run: pip install 'distbp[plot]'"
 
 

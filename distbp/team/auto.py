@@ -1,9 +1,9 @@
-"""A team that can become another one: on request, and for `workers: auto` to try, measure, keep the fastest.
-It may, because the bits do not depend on it.
+"""A team that replaces its inner team by another: on request, and for `workers: auto` to find the fastest.
+The bits do not depend on the choice.
 
-Every step taken while measuring is a step of the job, so nothing is thrown away. Training begins inline. When
-what is left would take long enough to repay the start of Ray, the same job goes on with workers for a
-moment, and the faster way stays. `distbp plan` predicts the speeds, and chooses by the same `choose`.
+Every step taken while measuring is a step of the job, so no work is lost. Training begins inline. If the rest
+would take long enough to repay the start of Ray, the same job goes on with workers for a moment, and the
+faster way stays. `distbp plan` predicts the speeds, and chooses by the same `choose`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from distbp.optim.schedules import PlateauState
 from distbp.team.base import Snapshot, Team
 from distbp.team.inline import InlineTeam
 
-MEASURE_S = 0.5  # of steps, for each way
+MEASURE_S = 0.5  # the time that each way is measured
 WARM_UP_STEPS = 3
-RAY_START_S = 5.0  # of an embedded Ray with its workers
-REPAY_S = 3 * RAY_START_S  # time left, inline, below which starting it is not worth it
-BETTER = 1.05  # times as fast as inline, to be worth other processes
+RAY_START_S = 5.0  # the time to start an embedded Ray with its workers
+REPAY_S = 3 * RAY_START_S  # Ray is not tried if the rest takes less time inline
+BETTER = 1.05  # times as fast as inline: workers must be at least that fast
 
 
 class AutoTeam:
-    """A `Team` that chooses among others. `on_ray(blueprint, data, snapshot, attempt, changed, workers)`.
+    """A `Team` that chooses among teams. `on_ray(blueprint, data, snapshot, attempt, changed, workers)` makes
+    one with workers.
 
-    off_ray: called when there are no workers any more; does not wait. begin: the team that was asked for,
-    which stays until another is asked for; None: measure."""
+    off_ray: called when workers are no longer needed; does not wait. begin: the team to begin with, which
+    stays until `scale`; None: measures. changed, waiting: see `RayTeam`, `InlineTeam`. clock: returns
+    seconds."""
 
     def __init__(
         self,
@@ -118,7 +120,7 @@ class AutoTeam:
         self._team.close()
 
     def _next(self, step: int) -> None:
-        """Notes the speed of the way just measured. Then tries the next one, or decides."""
+        """Records the speed of the way just measured. Then tries the next way, or decides."""
         now = self._team.workers
         self._speeds[now] = self._steps / self._seconds
         self._left = self._left or self._total - step
@@ -144,8 +146,8 @@ class AutoTeam:
         self._changed(f"workers: auto chose {best} ({why})")
 
     def _change(self, workers: int) -> str | None:
-        """Goes on with so many workers. Where they cannot be had, goes on with none and returns the
-        reason."""
+        """Replaces the inner team by one with this number of workers. If that fails, goes on inline and
+        returns the reason."""
         snapshot = self._team.snapshot()
         fresh = Snapshot(snapshot.step, {k: v.copy() for k, v in snapshot.arrays.items()}, snapshot.health)
         self._team.close()
@@ -162,18 +164,19 @@ class AutoTeam:
 
 
 def candidates(cpus: int, shards: int) -> list[int]:
-    """Numbers of workers worth a try: as many as can work at once, and half of that."""
+    """The numbers of workers to try: as many as can work at the same time, and half of that."""
     most = min(cpus, shards)
     return [n for n in dict.fromkeys((most, most // 2)) if n > 1]
 
 
 def repays(inline: float, steps: int) -> bool:
-    """Whether so many steps, at so many a second inline, may repay the start of Ray."""
+    """Whether `steps` steps may repay the start of Ray. inline: steps a second without it."""
     return steps / inline > REPAY_S
 
 
 def choose(speeds: Mapping[int, float], steps: int) -> int:
-    """How many workers are best for so many steps, by the steps a second of each number: the fastest; inline
-    (0, which is among them) unless another is clearly faster and Ray's start is repaid."""
+    """The best number of workers for `steps` more steps. speeds: number of workers -> steps a second, with 0
+    for inline. Returns the fastest number if it is clearly faster than inline and repays Ray's start, else
+    0."""
     best = max(speeds, key=lambda n: speeds[n])
     return best if speeds[best] >= BETTER * speeds[0] and repays(speeds[0], steps) else 0

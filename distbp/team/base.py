@@ -1,4 +1,4 @@
-"""What the trainer drives: a team, that is a parameter server and its workers behind one exchange.
+"""The contract of a team: a parameter server and its workers behind one exchange, driven by the trainer.
 
 The trainer is not on the path of a step. It asks for *stretches* of steps, for evaluations and for snapshots,
 and the team runs the steps among its members. Every team gives the same bits.
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from distbp.engine.parameter_server import ParameterServer
 
 
-SLOTS = "slots."  # what their names begin with in a snapshot
+SLOTS = "slots."  # the prefix of the names of slots in a snapshot
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of the server before `step`: all that a checkpoint needs, and what an epoch reports.
+    """The state of the server before `step`, for a checkpoint and for the report of an epoch.
 
-    `arrays`: "vector" (size,), "epoch_totals" float64, and the optimizer's "slots.*". Copies. `verdict`: why
-    further steps would change nothing, for people; "" where they may.
+    `arrays`: copies of "vector" (size,), "epoch_totals" float64, and the optimizer's "slots.*". `health`: of
+    each tensor at the last step of an epoch; else empty. `verdict`: the reason, for people, that further
+    steps would change nothing; "" if they may change something.
     """
 
     step: int
@@ -38,20 +39,20 @@ class Snapshot:
 
     @property
     def slots(self) -> dict[str, Array] | None:
-        """The optimizer's state by name; None where there is none (yet)."""
+        """The optimizer's state by name; None if there is none yet."""
         return slots_in(self.arrays) or None
 
 
 def slots_in(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """The slots of an optimizer among the arrays of a snapshot, by name."""
+    """The optimizer's slots among the arrays of a snapshot, by name without the prefix."""
     return {k.removeprefix(SLOTS): v for k, v in arrays.items() if k.startswith(SLOTS)}
 
 
 def server_after(
     snapshot: Snapshot, blueprint: Blueprint, vector: Array, *, attempt: int, threads: int, first: int = 0
 ) -> ParameterServer:
-    """A server that goes on from a snapshot. vector: the snapshot's, in the server's memory. first: where it
-    begins in the whole vector."""
+    """A server that goes on from a snapshot. vector: the snapshot's, in the server's memory. first: where the
+    server's range begins in the whole vector."""
     from distbp.engine.parameter_server import ParameterServer
 
     return ParameterServer(
@@ -83,7 +84,8 @@ def snapshot_of(server: ParameterServer, whole: bool = True) -> Snapshot:
 
 
 class Team(Protocol):
-    """`exchange`: its name for people ("inline", "shared memory", "ray objects"). `workers`: how many now."""
+    """`exchange`: its name for people ("inline", "shared memory", "ray objects"). `workers`: their number
+    now."""
 
     @property
     def exchange(self) -> str: ...
@@ -92,11 +94,12 @@ class Team(Protocol):
     def workers(self) -> int: ...
 
     def run(self, first: int, stop: int, plateau: PlateauState, stopping: Callable[[], bool]) -> int:
-        """Trains steps `first` to `stop - 1`; waits. Returns the next step: `stop`, or an earlier one if
-        `stopping()` became true, which is asked often and never in the middle of a step.
+        """Trains steps `first` to `stop - 1`; waits. Returns the next step: `stop`, or an earlier step if
+        `stopping()` returned True. It is called often, and ends the stretch after the step in progress.
 
-        Raises NotFiniteError (the step was not applied), ServerLostError (go on from a checkpoint), or of Ray
-        alone WorkerLostError (no shard can be computed) and CorruptionError (two workers differ).
+        Raises NotFiniteError (the step was not applied) and ServerLostError (go on from a checkpoint). Teams
+        on Ray also raise WorkerLostError (workers die without a completed step) and CorruptionError (the
+        answers of two workers differ).
         """
         ...
 
@@ -105,20 +108,20 @@ class Team(Protocol):
         ...
 
     def snapshot(self, whole: bool = True) -> Snapshot:
-        """The server's state between two steps; waits. Not `whole`: what an epoch reports, without what grows
-        with the number of parameters."""
+        """The server's state between two steps; waits. Not `whole`: without the vector and the slots, which
+        the report of an epoch does not need."""
         ...
 
     def adopt(self, vector: Array) -> bool:
-        """Takes other parameters, to evaluate with before it is closed; waits. False where it cannot, and a
-        new team is needed."""
+        """Takes another vector, for evaluations before `close`; waits. Returns False if this team cannot: a
+        new team is then needed."""
         ...
 
     def scale(self, workers: int) -> str | None:
-        """Asks for another number of workers, which come and go while steps run; does not wait. Returns why
-        that cannot be, in words that go on after "because", or None."""
+        """Asks for another number of workers; does not wait. They come and go while steps run. Returns None,
+        or the reason that this is not possible, as a clause."""
         ...
 
     def close(self) -> None:
-        """Ends all that the team started. May be called twice."""
+        """Ends all processes and threads of the team. May be called twice."""
         ...

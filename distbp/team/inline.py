@@ -1,7 +1,7 @@
 """The inline exchange: server and worker in this process, for `workers: 0` and for tests.
 
-Nothing travels. Where a step is worth it, threads share its shards. Compiled ops skip most of Python, too
-(see `inline_steps`).
+Nothing is sent. If a step is long enough, threads share its shards. With compiled kernels most steps run
+without Python (see `inline_steps`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Parts = list[tuple[Worker, list[Contribution]]]
 
 
 def compiling(blueprint: Blueprint) -> str:
-    """The words that are shown before kernels are compiled."""
+    """The text that is shown before kernels are compiled."""
     rows = blueprint.sharding().slice_rows(0, 0)
     lowered = lower(blueprint.network(), rows, blueprint.job.loss, training=True)
     names = ", ".join(dict.fromkeys(row.op.name for row in lowered.rows))
@@ -49,14 +49,14 @@ def _compiled(blueprint: Blueprint, server: ParameterServer, parts: Parts, threa
         return None
     from distbp.engine.inline_steps import inline_steps  # loads Numba
 
-    blocks = [(worker, one.block) for worker, mine in parts for one in mine]
+    blocks = [(worker, contribution.block) for worker, mine in parts for contribution in mine]
     readers = [worker.reader(shard) for worker, block in blocks for shard in range(block.start, block.stop)]
     return inline_steps(blueprint, kernels, server, readers, threads)
 
 
 def threads_for(blueprint: Blueprint, worth: float, most: int | None = None) -> int:
-    """How many threads share a step: no more than shards and processors (or `most`), and one where a step
-    takes fewer than `worth` floating-point operations."""
+    """How many threads share a step: at most as many as shards and as processors (or `most`), and only one if
+    a step takes fewer than `worth` floating-point operations."""
     flops = blueprint.batch_size * blueprint.flops
     if flops < worth:
         return 1
@@ -78,8 +78,9 @@ class InlineTeam:
         threads: int | None = None,
         waiting: Callable[[str], None] = lambda what: None,
     ) -> None:
-        """`threads`: at most so many; None: as many as this process has processors. waiting: is told before
-        kernels are compiled."""
+        """data: the rows of all shards. threads: the most that share a step; None: the number of processors.
+        waiting: called with a text before kernels are compiled. The vector of `snapshot` becomes the
+        server's."""
         self._stack = ExitStack()
         if blueprint.kernels != "numpy":
             from distbp.machine.lean_numba import told
@@ -90,7 +91,7 @@ class InlineTeam:
         self.server = server_after(snapshot, blueprint, vector, attempt=attempt, threads=in_python)
         self._shards = blueprint.shards
         self._parts = _parts(blueprint, data, self.server, in_python)
-        self._contributions = [one for _, mine in self._parts for one in mine]
+        self._contributions = [contribution for _, mine in self._parts for contribution in mine]
         self.worker = self._parts[0][0]
         self._pool = ThreadPoolExecutor(in_python - 1, "distbp-shards", _quiet) if in_python > 1 else None
         compiled = threads_for(blueprint, FLOPS_WORTH_THREADS, threads)
@@ -111,15 +112,15 @@ class InlineTeam:
         return stop
 
     def evaluate(self, split: str) -> Evaluation:
-        found: dict[int, Evaluation] = {}
+        by_shard: dict[int, Evaluation] = {}
 
-        def some(worker: Worker, mine: Sequence[Contribution]) -> None:
-            for one in mine:
-                for shard in range(one.block.start, one.block.stop):
-                    found[shard] = worker.evaluate(split, shard)
+        def evaluate_part(worker: Worker, mine: Sequence[Contribution]) -> None:
+            for contribution in mine:
+                for shard in range(*contribution.block):
+                    by_shard[shard] = worker.evaluate(split, shard)
 
-        self._each(some)
-        return combine([found[shard] for shard in range(self._shards)])
+        self._each(evaluate_part)
+        return combine([by_shard[shard] for shard in range(self._shards)])
 
     def snapshot(self, whole: bool = True) -> Snapshot:
         return snapshot_of(self.server, whole)
@@ -129,7 +130,7 @@ class InlineTeam:
         return True
 
     def scale(self, workers: int) -> str | None:
-        """An inline team has no workers, and stays as it is."""
+        """See `Team.scale`. An inline team can only have no workers."""
         return None if workers == 0 else "this process computes everything itself"
 
     def close(self) -> None:
@@ -150,7 +151,7 @@ class InlineTeam:
 
 
 def _parts(blueprint: Blueprint, data: Holdings, server: ParameterServer, threads: int) -> Parts:
-    """Workers, and the blocks of the tree that each computes."""
+    """The `Worker` of each thread, with the blocks of the tree that it computes."""
     if threads == 1:
         gradient = server.gradient if blueprint.pushed else server.gradient[:0]
         whole = Contribution(Block(0, blueprint.shards), gradient, server.totals)
@@ -168,9 +169,9 @@ def _parts(blueprint: Blueprint, data: Holdings, server: ParameterServer, thread
 
 
 def _compute(step: int, worker: Worker, mine: Sequence[Contribution]) -> None:
-    for one in mine:
-        worker.compute(step, *one)
+    for contribution in mine:
+        worker.compute(step, *contribution)
 
 
 def _quiet() -> None:
-    numerics.quiet().__enter__()  # as long as the thread lives
+    numerics.quiet().__enter__()  # for the life of the thread

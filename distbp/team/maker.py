@@ -1,4 +1,4 @@
-"""Which team trains: inline, or a parameter server and workers on Ray."""
+"""Makes the team that trains: inline, or a parameter server and workers on Ray."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Changed = Callable[[str], None]
 
 class TeamMaker:
     """Makes the team of each attempt. workers: a number, "auto" or a range. address: of a Ray cluster.
-    control: may stop the run while a team is made, which raises Interrupted then. session: a connection to
-    Ray that the caller has made, and will close. waiting: is told what is waited for, before that.
+    control: may stop the run while a team is made; making it then raises Interrupted. session: a connection
+    to Ray that the caller has made, and will close. waiting: called with a text before each long wait.
 
-    A context manager. Where workers are sure to be needed, Ray begins to start (or is joined) on entering,
-    while the caller opens the data; for "auto" when first needed, and left again where inline proves faster;
-    inline training never imports it. It is left at the end.
+    A context manager. If workers are certain to be needed, Ray begins to start (or is joined) on entering,
+    while the caller opens the data. For "auto" it starts when it is first needed, and is left again if inline
+    is faster. Inline training never imports Ray. The end of the block leaves Ray.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TeamMaker:
         return self
 
     def _start_ray(self, most: int, workers: int) -> RaySession:
-        """`most`: workers that there may be; `workers`: to begin with."""
+        """`most`: the largest number of workers; `workers`: the number to begin with."""
         if self._ray is not None and self._ray.left:
             self._ray.close()
             self._ray = None
@@ -74,7 +74,7 @@ class TeamMaker:
             raise Interrupted("", None, self._control.stopped_by)
 
     def _leave_ray(self) -> None:
-        """Leaves Ray, whose helpers take some percent of a processor for as long as they live."""
+        """Leaves Ray, because its helper processes take some percent of a processor."""
         if self._ray is not None:
             self._ray.leave()
 
@@ -126,12 +126,13 @@ class TeamMaker:
     def apart(
         self, data: WholeData, turns: TrainingTurns, waiting: Callable[[str], None]
     ) -> Callable[..., Team]:
-        """Makes the teams of several networks that train side by side, each within one worker.
+        """Makes the teams of several networks that train at the same time, each within one worker.
 
-        Returns a function that any thread may call: (number of the network, and what a team is made of). The
-        network has its turn then. waiting: is told what is waited for, from any of these threads."""
+        Returns a function that any thread may call: (number of a network that has its turn, and the arguments
+        of `TeamMaker.__call__`) -> team. waiting: called with a text before each long wait, in any of these
+        threads."""
         making = threading.Lock()
-        pools: list[Any] = []  # one, once Ray is there
+        pools: list[Any] = []  # the pool, once Ray is there
 
         def team(
             number: int, blueprint: Blueprint, _: Any, snapshot: Snapshot, attempt: int, changed: Changed
@@ -154,7 +155,7 @@ class TeamMaker:
         return pool
 
     def _joined(self, workers: int, most: int, waiting: Callable[[str], None]) -> RaySession:
-        """The session, once Ray is there. Raises ExchangeError, Interrupted."""
+        """The session; waits until Ray is there. Raises ExchangeError, Interrupted."""
         session = self._start_ray(max(workers, most), workers)
         there = self._address or settings.get("RAY_ADDRESS")
         waiting("joining Ray" if there else "starting Ray, which takes some seconds")
@@ -162,7 +163,7 @@ class TeamMaker:
         return session
 
     def _shared(self, data: WholeData) -> Mapping[str, SharedRows]:
-        """The splits in memory that the processes of this node share, for as long as this maker."""
+        """The splits, in memory that the processes of this node share until this maker is closed."""
         if self._handles is None:
             self._handles = {}
             for name, rows in data.splits.items():
@@ -172,7 +173,7 @@ class TeamMaker:
 
 
 def limits(workers: Any) -> tuple[int, int]:
-    """The least and the most of a number of workers or a range; 0 and 0 where one process does all."""
+    """The least and the largest number of workers of a number or a range; (0, 0) for "auto"."""
     if isinstance(workers, WorkerRange):
         return workers.min, workers.max
     return (workers, workers) if isinstance(workers, int) else (0, 0)

@@ -1,4 +1,4 @@
-"""How many workers there are, where, and who hosts which shards: pure decisions."""
+"""Pure decisions about a team: how many workers, on which nodes, and which shards each hosts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distbp.team.exchange.segment import Range
 
 @dataclass(frozen=True)
 class Options:
-    """How a team is run; nothing here changes the result.
+    """Options of a team. None of them changes the result.
 
     workers: how many to begin with. least, most: limits for growing into free CPUs; if they are equal, the
     team does not grow. late_factor: see `Rounds`. frozen_s: seconds without a sign of life after which a
@@ -31,10 +31,9 @@ class Options:
 
 
 def spread(shards: int, members: Sequence[tuple[str, int]]) -> dict[int, list[Range]]:
-    """Member -> its ranges of shards, as equal as can be; members of one node host neighbors, so that a node
-    can join their sums before it sends them. `members`: (node, member), any order.
-
-    Where there are more members than shards, the last ones host nothing.
+    """Returns member -> its ranges of shards, as equal as possible. Members of one node host neighbors, so
+    that the node can join their sums before it sends them. `members`: (node, member), in any order. If there
+    are more members than shards, the last members host nothing.
     """
     ordered = sorted(members)
     used = min(len(ordered), shards)
@@ -52,10 +51,10 @@ def frozen(beat_ages_s: Mapping[int, float], limit_s: float) -> list[int]:
 def target(
     current: int, wanted: int, least: int, most: int, free_cpus: float, awaited_cpus: float = 0.0
 ) -> int:
-    """How many workers there should be: `wanted`, or (least < most) as many as there are CPUs for.
+    """The number of workers to aim for: `wanted`, or if least < most, the number that the CPUs allow.
 
-    `current`: workers, and those on their way. `awaited_cpus`: CPUs that all programs of the cluster wait
-    for, workers on their way too. Where that is more than is free, workers make room.
+    `current`: members and workers that are starting. `awaited_cpus`: CPUs for which programs of the cluster
+    wait, starting workers included. If that is more than is free, workers make room for other programs.
     """
     if least == most:
         return wanted
@@ -65,18 +64,19 @@ def target(
 def places(
     home: str, cpus: Mapping[str, float], taken: Sequence[str], doubtful: Collection[str] = ()
 ) -> list[str]:
-    """One entry for each worker that there is room for: the server's node first, then the node with the
-    most room, and so on, so that few nodes are used. `taken`: one node for each worker that runs."""
+    """The nodes with room for workers, one entry for each worker: the server's node `home` first, then the
+    node with the most room, and so on, so that few nodes are used. `cpus`: of each node. `taken`: the nodes
+    of the running workers, one entry for each. `doubtful`: nodes to leave out."""
     rooms = {name: int(count) - taken.count(name) for name, count in cpus.items() if name not in doubtful}
     order = sorted(rooms, key=lambda name: (name != home, -rooms[name], name))
     return [name for name in order for _ in range(rooms[name])]
 
 
 def cpus_each(cpus: Sequence[float], networks: int, workers: int) -> int:
-    """CPUs for each network where several train apart, each in one process.
+    """The number of CPUs for each of several networks that train in one process each.
 
-    With more workers than networks a network has the CPUs of several workers, as far as the nodes have room
-    for all. `cpus`: of each node."""
+    With more workers than networks, each network gets the CPUs of several workers, if the nodes have room for
+    all networks. `cpus`: of each node."""
     each = workers // networks
     while each > 1 and sum(int(count // each) for count in cpus) < networks:
         each -= 1

@@ -224,8 +224,8 @@ signal.raise_signal(signal.SIGTERM)
     expected = train(small(), data=DATA, output=tmp_path / "inline", workers=0).params_sha256
     assert done.stdout.splitlines() == [
         f"{expected} {expected}",
-        "this process was forked from one that had used Ray, and Ray would wait for ever in it. Start"
-        " processes afresh (multiprocessing.get_context('spawn')), or say workers: 0",
+        "this process was forked from one that had used Ray, so Ray would wait for ever in it. Start"
+        " processes with multiprocessing.get_context('spawn'), or set workers: 0",
         expected,
     ], done.stderr
     assert (done.returncode, done.stderr) == (1, "heard\n")

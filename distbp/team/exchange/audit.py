@@ -74,13 +74,13 @@ class Audit:
         return not self._due
 
     def hear(self, worker: int, answer: Contribution) -> None:
-        """Notes an answer. Raises CorruptionError if it differs from the other worker's."""
+        """Records an answer. Raises CorruptionError if it differs from the other worker's."""
         block = answer.block
         due = self._due.get(block)
         if due is None or worker not in due:
             return
         self._heard[block, worker] = answer
-        first, second = (self._heard.get((block, one)) for one in due)
+        first, second = (self._heard.get((block, auditor)) for auditor in due)
         if first is None or second is None:
             return
         del self._due[block]
@@ -90,8 +90,7 @@ class Audit:
 
     def _difference(self, workers: tuple[int, int], first: Contribution, second: Contribution) -> str:
         block = first.block
-        one = block.size == 1
-        shards = f"shard {block.start}" if one else f"shards {block.start} to {block.stop - 1}"
+        shards = f"shard {block.start}" if block.size == 1 else f"shards {block.start} to {block.stop - 1}"
         places = _differing(first.gradient, second.gradient)
         where = (
             f"at {len(places):,} of {len(first.gradient):,} places, the first is {places[0]:,}"
@@ -119,7 +118,7 @@ def _differing(first: Array, second: Array) -> Array:
 
 
 def audit_of(blueprint: Blueprint, segment: Segment) -> Audit | None:
-    """The audit among the workers of a segment that the job asks for; None if it asks for none."""
+    """The audit of a segment's workers; None if the job asks for none."""
     job = blueprint.job
     if not job.audit:
         return None

@@ -1,15 +1,13 @@
-"""Many rounds of the server in one compiled call, where the workers of its node compute every shard (Numba,
-optional).
+"""Many rounds of the server in one compiled call, if its node's workers compute every shard (needs Numba).
 
-Beside the workers' time, a round costs the time to publish, to see that all sums are there, and to join and
-apply them. In Python that takes some hundred microseconds, most of them because the interpreter's memory has
+Beside the workers' time, a round takes the time to publish a step, to notice that all sums are there, and to
+join and apply them. In Python that is some hundred microseconds, mostly because the interpreter's memory has
 left the cache while the workers computed. Additions and updates are those of `ParameterServer.apply`, and so
 are the bits.
 
-Everything out of the ordinary is left to `rounds`: an answer that stays away or is another than expected, a
-change of who hosts what, gradients that are not known to be finite, the last step of an epoch. A step that
-was published here and not applied is published again there, which changes nothing for workers that have
-answered.
+`rounds` handles all other cases: an answer that is missing or unexpected, a change of the shards' hosts,
+gradients that may not be finite, the last step of an epoch. `rounds` publishes a step again that was
+published here and not applied. That changes nothing for workers that have answered.
 """
 
 from __future__ import annotations
@@ -34,18 +32,18 @@ from distbp.optim.schedules import PlateauState
 from distbp.team.exchange import segment as seg
 from distbp.team.exchange.local_workers import LocalWorkers
 
-MOST_STEPS = 64  # in one call, whose constants are made ready before the first of them
-OFFERS = 20  # of the processor to others, before sleeping
-HELPERS_OFFERS = 200  # after a bell: what it announces comes when the last worker is through
+MOST_STEPS = 64  # in one call; their constants are computed before the first step
+OFFERS = 20  # how often a thread offers its processor to others before it sleeps
+HELPERS_OFFERS = 200  # the same for helpers after the bell, which rings before the last worker has answered
 # Bytes from the start of a slot's header.
 ATTEMPT, STEP, START, STOP = (
     8 * word for word in (seg.SLOT_ATTEMPT, seg.SLOT_STEP, seg.SLOT_START, seg.SLOT_STOP)
 )
-GO, OVER, DONE = 0, 1, 2  # rows of `Crew.numbers`; from DONE on one for each helper
+GO, OVER, DONE = 0, 1, 2  # rows of `Crew.numbers`; from DONE on, one row for each helper
 
 
 class SegmentAt(NamedTuple):
-    """The segment. words: of its control block; published, arrived: addresses of its futex words."""
+    """The segment. words: its control block. published, arrived: addresses of its futex words."""
 
     words: Array
     published: int
@@ -53,8 +51,8 @@ class SegmentAt(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """The sums of each block. slots: (address of the header, start, stop); totals_at: addresses; totals:
-    (blocks, values) scratch; order: the additions."""
+    """The places of the sums of all blocks. slots: (blocks, 3), address of the header, start and stop.
+    totals_at: (blocks,), addresses. totals: (blocks, values), scratch. order: (n, 2), the joins, in order."""
 
     slots: Array
     totals_at: Array
@@ -63,7 +61,8 @@ class Blocks(NamedTuple):
 
 
 class RuleAt(NamedTuple):
-    """Addresses of `update`, and of a rule and its sums for it; the op whose factor the scale belongs to."""
+    """The update rule. update: address of `optim.compiled.update`. joining: address of a `Joining`. scaled:
+    the number of the rule's op that multiplies by the scale."""
 
     update: int
     joining: int
@@ -71,8 +70,8 @@ class RuleAt(NamedTuple):
 
 
 class Crew(NamedTuple):
-    """The threads that join and update; the first one gathers, too. numbers: (rows, 8) int64, each row a
-    cache line, see GO; bell: (1,) int32, a futex word; scale: (1,)."""
+    """The state that the threads share which join and update; the first thread also gathers. numbers: (rows,
+    8) int64, each row a cache line, see GO. bell: (1,) int32, a futex word. scale: (1,) float64."""
 
     numbers: Array
     bell: Array
@@ -81,26 +80,26 @@ class Crew(NamedTuple):
 
 @jit
 def _arrivals(attempt: int, step: int, slots: Array) -> int:
-    """How many slots hold their blocks' sums of `step`."""
-    there = 0
+    """How many slots hold the sums of their blocks at `step`."""
+    count = 0
     for i in range(slots.shape[0]):
         header = slots[i, 0]
-        there += (
+        count += (
             load(header + STEP) == step
             and load(header + ATTEMPT) == attempt
             and load(header + START) == slots[i, 1]
             and load(header + STOP) == slots[i, 2]
         )
-    return there
+    return count
 
 
 @jit
 def _await_all(
     attempt: int, step: int, slots: Array, version_at: int, version: int, arrived: int, ways: Ways, team: Crew
 ) -> bool:
-    """Waits until every slot holds the sums of `step`. Returns False if one stays away, or if who hosts what
-    has changed. When the first answer is there, a processor is free; then the helpers are told to get
-    ready."""
+    """Waits until every slot holds the sums of `step`. Returns False if an answer does not come, or if the
+    hosts of shards have changed. The first answer frees a processor, so it rings the bell: helpers wake
+    up."""
     offers, rung = 0, team.numbers.shape[0] == DONE
     while True:
         seen = load_int32(arrived)
@@ -138,7 +137,7 @@ def _apply(rule: RuleAt, stretches: int, scale: float, constants: Array) -> None
     for group in range(numbers.shape[0]):
         numbers[group, rule.scaled, 0] *= scale
     call_op(rule.update, rule.joining, stretches, address_of(numbers))
-    numbers[0, 0, 0] = 0  # it is used by its address until here
+    numbers[0, 0, 0] = 0  # keeps the array alive until here: it was passed by its address
 
 
 @jit
@@ -146,8 +145,8 @@ def _lead(
     node: SegmentAt, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Blocks, rule: RuleAt,
     team: Crew, stretches: int, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
 ) -> int:  # fmt: skip
-    """Steps from `begin` on, one for each line of `constants`; returns how many were applied. `stretches`: of
-    this thread."""
+    """Trains steps from `begin` on, one for each row of `constants`. Returns how many were applied.
+    `stretches`: address of this thread's `Stretches`."""
     words, numbers = node.words, team.numbers.ctypes.data
     version_at = words.ctypes.data + 8 * seg.VERSION
     helpers = team.numbers.shape[0] - DONE
@@ -184,7 +183,7 @@ def _rounds(
     node: SegmentAt, ways: Ways, version: int, stop_asked: Array, stretch: int, places: Blocks, rule: RuleAt,
     team: Crew, stretches: int, constants: Array, epoch_totals: Array, per_epoch: int, begin: int,
 ) -> int:  # fmt: skip
-    """`_lead`, and the helpers' leave."""
+    """Calls `_lead`, then lets the helpers return."""
     done = _lead(
         node, ways, version, stop_asked, stretch, places, rule, team, stretches, constants, epoch_totals,
         per_epoch, begin,
@@ -197,7 +196,7 @@ def _rounds(
 
 @jit
 def _help(me: int, ways: Ways, rule: RuleAt, team: Crew, stretches: int, constants: Array) -> None:
-    """A helper's part of every step, until it is over."""
+    """Updates a helper's part of the parameters in every step, until the call is over."""
     numbers, bell = team.numbers.ctypes.data, team.bell.ctypes.data
     for i in range(constants.shape[0]):
         offers = HELPERS_OFFERS
@@ -217,9 +216,9 @@ def _help(me: int, ways: Ways, rule: RuleAt, team: Crew, stretches: int, constan
 
 
 class CompiledRounds:
-    """`run(...)`: trains some steps, and returns how many; 0 if the next one is left to `rounds`.
+    """Compiled rounds of a server with the workers of its segment.
 
-    stop_asked: (1,) int64, the stretch that shall end soon; written by other threads."""
+    stop_asked: (1,) int64, the stretch that is to end soon; written by other threads."""
 
     def __init__(
         self, server: ParameterServer, updater: Updater, workers: LocalWorkers, stop_asked: Array
@@ -238,8 +237,10 @@ class CompiledRounds:
         self._joining: Placed | None = None
 
     def run(self, stretch: int, step: int, stop: int, plateau: PlateauState) -> int:
+        """Trains steps from `step` on, at most up to `stop`; waits. Returns how many; 0 if `rounds` must
+        train the next step."""
         steps = min(stop - step, self._per_epoch - 1 - step % self._per_epoch, MOST_STEPS)
-        places = self._found()
+        places = self._current_places()
         if steps <= 0 or places is None or self._joining is None:
             return 0
         rule = RuleAt(self._update, self._joining.at, self._updater.rule.scaled)
@@ -263,24 +264,24 @@ class CompiledRounds:
         server.advance_by(done)
         return done
 
-    def _found(self) -> Blocks | None:
-        """Where the sums of every shard will be; None while workers of other nodes host some."""
+    def _current_places(self) -> Blocks | None:
+        """The places of all blocks' sums; None if workers of other nodes host some shards."""
         if self._workers.segment.version != self._version:
             self._version, hosted = self._workers.hosted(self._server.blueprint.shards)
             whole = sum(block.size for _, _, block in hosted) == self._server.blueprint.shards
-            self._places = self._find(hosted) if whole else None
+            self._places = self._places_of(hosted) if whole else None
         return self._places
 
-    def _find(self, hosted: Sequence[tuple[int, int, Block]]) -> Blocks:
+    def _places_of(self, hosted: Sequence[tuple[int, int, Block]]) -> Blocks:
         slots = [self._workers.segment.slot(worker, number) for worker, number, _ in hosted]
         blocks = tuple(block for _, _, block in hosted)
         order = self._server.order_of(blocks)
         self._joining = joining_of(
-            self._updater.program, [one.gradient for one in slots], order, len(self._shares) > 1
+            self._updater.program, [slot.gradient for slot in slots], order, len(self._shares) > 1
         )
         return Blocks(
-            np.array([(one.address, *block) for one, block in zip(slots, blocks, strict=True)], np.int64),
-            np.array([address(one.totals) for one in slots], np.int64),
+            np.array([(slot.address, *block) for slot, block in zip(slots, blocks, strict=True)], np.int64),
+            np.array([address(slot.totals) for slot in slots], np.int64),
             np.zeros((len(slots), len(slots[0].totals))),
             np.array(order, np.int64).reshape(-1, 2),
         )
@@ -289,8 +290,8 @@ class CompiledRounds:
 def compiled_rounds(
     server: ParameterServer, workers: LocalWorkers, stop_asked: Array
 ) -> CompiledRounds | None:
-    """The compiled rounds of a server; None if an update is not one compiled pass, if the vector holds more
-    than what is trained, or if an audit compares answers."""
+    """The compiled rounds of a server. None if an update is not one compiled pass, if the vector has running
+    statistics or states, or if an audit compares answers."""
     updater = server.updater
     if not (isinstance(updater, Updater) and updater.compiled and server.one_pass):
         return None

@@ -9,9 +9,9 @@ from distbp.machine.jit import jit
 
 
 def live_rows(words: Array) -> Array:
-    """As `sparse_sums.live_rows`."""
-    found = np.empty(len(words), np.int64)
-    return found[: _find(words, found)].copy()  # a view would keep the whole
+    """See `sparse_sums.live_rows`."""
+    rows = np.empty(len(words), np.int64)
+    return rows[: _find(words, rows)].copy()  # a view would keep the whole array
 
 
 @jit
@@ -21,8 +21,8 @@ def _find(words: Array, found: Array) -> int:
     count = 0
     for row in range(words.shape[0]):
         bits = words[row, 0]
-        for k in range(words.shape[1]):  # to the end: the loop has vector instructions
+        for k in range(words.shape[1]):  # without an early end, so that the loop gets vector instructions
             bits |= words[row, k]
-        found[count] = row  # without a branch that cannot be foreseen
+        found[count] = row  # without a branch, which the processor could not predict
         count += bits != 0
     return count

@@ -1,8 +1,9 @@
-"""The server's end of the connection to other nodes: what it publishes to their relays, and what they push.
+"""The server's end of the connection to other nodes: it publishes steps to their relays, and takes their
+sums.
 
-Each publication has a *phase*, a number that only grows. `2 * step` says that the vector is that of `step`
-and that there is nothing to do. `2 * step + 1` asks for the sums of `step`. A relay names the phase that it
-has seen, and does not get a vector that it has.
+Each publication has a *phase*, a number that only grows. Phase `2 * step` says that the vector is that of
+`step`, and asks for nothing. Phase `2 * step + 1` asks for the sums of `step`. A relay names the last phase
+that it has seen, and does not get a vector again that it has.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Packed = tuple[int, int, Array | SparseSums, Array]  # start, stop, gradient, to
 def packed(
     contributions: Iterable[Contribution], tables: Sequence[SparseTable] = (), scan: Scan = live_rows
 ) -> list[Packed]:
-    """What a relay sends. tables, scan: as of `encode`. Some arrays are those of the contributions."""
+    """The contributions as a relay sends them. tables, scan: see `encode`. Some arrays are not copied."""
     return [
         (block.start, block.stop, encode(gradient, tables, scan), totals)
         for block, gradient, totals in contributions
@@ -69,7 +70,7 @@ class Desk:
 
         Drops sums of a phase that is over. Returns OVER for another attempt or after `close`. Leaves out the
         vector if the relay has it."""
-        # Ray gives read-only arrays, and the server joins in place.
+        # Arrays from Ray are read-only, and the server joins in place.
         mine = [
             Contribution(Block(a, b), decode(gradient), totals.copy()) for a, b, gradient, totals in pushed
         ]
@@ -99,20 +100,20 @@ class Desk:
 
     def _advance(self, phase: int, vector: Array) -> None:
         with self._turn:
-            if phase <= self._phase:  # a step that was published before and not applied
+            if phase <= self._phase:  # the step was published before, and not applied
                 return
             if phase != self._phase + 1 or self._phase % 2:
-                self._packed = None  # otherwise it runs after a rest, with the same vector
+                self._packed = None  # otherwise a step follows its own rest, with the same vector
             self._phase = phase
             self._source = vector
             self._pushed.clear()
             if self._callers and self._packed is None:
-                self._vector()  # now: the vector may change as soon as this returns
+                self._vector()  # packed now, because the vector may change as soon as this returns
             self._turn.notify_all()
 
     def _vector(self) -> Any:
-        # A relay that asks while the server updates may get parts of two steps. That does no harm: its sums
-        # answer a phase that is over.
+        # A relay that asks during an update may get a mixture of two steps. That does no harm, because its
+        # sums answer a phase that is over, and are dropped.
         if self._packed is None:
             assert self._source is not None
             self._packed = self._pack(self._source)

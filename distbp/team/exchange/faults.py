@@ -1,7 +1,7 @@
 """Injected faults: an exchange that drops, repeats, delays and reorders messages, under a seed.
 
-It wraps the announcement of a finished slot; all the rest is the real exchange. Training ends with the same
-bits, because a worker repeats a push without effect, and the server drops a push that comes twice.
+Only the announcement of a finished slot is wrapped; the rest is the real exchange. Training ends with the
+same bits, because a worker repeats a push that had no effect, and the server drops a push that comes twice.
 """
 
 from __future__ import annotations

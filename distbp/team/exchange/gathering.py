@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Gathering(Generic[T]):
-    """One answer for every shard, from blocks that may repeat, nest, or come from several workers.
+    """Collects one answer for every shard from blocks, which may repeat, nest, or come from several workers.
 
-    All answers for a block have the same bits, so the first one counts. Blocks are nodes of one tree: two
-    blocks are equal, nested or disjoint, and never overlap partly. shards: of the job."""
+    All answers for a block have the same bits, so the first answer counts. Blocks are nodes of one tree, so
+    two blocks are equal, nested or disjoint. shards: of the job."""
 
     def __init__(self, shards: int) -> None:
         self._all = (1 << shards) - 1
@@ -30,7 +30,7 @@ class Gathering(Generic[T]):
         mask = ((1 << (block.stop - block.start)) - 1) << block.start
         if self._have & mask == mask:
             return False
-        if self._have & mask:  # others sent parts of it before: the larger block replaces them
+        if self._have & mask:  # parts of the block came before: the larger block replaces them
             for held in [b for b in self._found if block.start <= b.start and b.stop <= block.stop]:
                 del self._found[held]
         self._have |= mask
@@ -57,11 +57,11 @@ class Gathering(Generic[T]):
 
 
 def runs(shards: Sequence[int]) -> list[tuple[int, int]]:
-    """Sorted shard numbers as ranges [start, stop) of consecutive ones."""
-    found: list[tuple[int, int]] = []
+    """Turns sorted shard numbers into ranges [start, stop) of consecutive numbers."""
+    ranges: list[tuple[int, int]] = []
     for shard in shards:
-        if found and found[-1][1] == shard:
-            found[-1] = (found[-1][0], shard + 1)
+        if ranges and ranges[-1][1] == shard:
+            ranges[-1] = (ranges[-1][0], shard + 1)
         else:
-            found.append((shard, shard + 1))
-    return found
+            ranges.append((shard, shard + 1))
+    return ranges

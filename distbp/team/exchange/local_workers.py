@@ -1,4 +1,4 @@
-"""The server's end of a segment: publishes a step to the workers of this node, and takes what they post."""
+"""The server's end of a segment: publishes a step to the workers of this node, and takes their sums."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SPINS = 20  # looks at the futex word before sleeping
 class LocalWorkers:
     """The workers of a segment. One thread publishes and gathers; others may call `assign`, `beats`, `close`.
 
-    audit: compares some answers; None: none. reached: whether the rows of a shard are on this node, so that
-    every worker here can compute it."""
+    audit: compares some answers; None: no audit. reached: whether the rows of a shard are on this node, so
+    that every worker here can compute the shard."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class LocalWorkers:
         self._audit = audit
         self._lock = threading.Lock()  # over the ranges in the control block
         self._ranges: dict[int, list[Range]] = {}
-        self._audits: dict[int, list[Range]] = {}  # worker -> what it computes a second time at this step
+        self._audits: dict[int, list[Range]] = {}  # worker -> the ranges that it audits at this step
         self._taken: set[tuple[int, int]] = set()  # (worker, slot) read at this step
         self._nudges = 0
 
@@ -52,7 +52,7 @@ class LocalWorkers:
 
         The order of a worker's blocks is that of `WorkerPort`."""
         with self._lock:
-            found = [
+            blocks = [
                 (worker, slot, block)
                 for worker, ranges in self._ranges.items()
                 for slot, block in enumerate(
@@ -61,7 +61,7 @@ class LocalWorkers:
                     for block in blocks_within(shards, start, stop)
                 )
             ]
-            return self.segment.version, found
+            return self.segment.version, blocks
 
     @property
     def audited(self) -> bool:
@@ -74,7 +74,7 @@ class LocalWorkers:
         if self._audit:
             self._plan(step, self._audit)
         words = self.segment.words
-        fence()  # the vector before its number
+        fence()  # the vector is written before the step's number
         words[seg.STEP] = step
         words[seg.STATE] = seg.RUNNING
         self.segment.published.advance()
@@ -88,7 +88,7 @@ class LocalWorkers:
         self.segment.published.advance()
 
     def take(self, step: int, gathering: Gathering[Contribution]) -> None:
-        """Offers to `gathering` what was posted for `step` and was not taken before. Does not wait.
+        """Offers the sums that were posted for `step` since the last call to `gathering`. Does not wait.
 
         Raises CorruptionError if an audit finds two workers that differ."""
         segment, words = self.segment, self.segment.words
@@ -123,15 +123,15 @@ class LocalWorkers:
         return self.segment.arrived.value
 
     def nudge(self) -> None:
-        """Ends a `wait`. Called by another thread of this process when something came by another way."""
+        """Ends a `wait`. Another thread of this process calls it when sums have come from another node."""
         self._nudges = (self._nudges + 1) & 0xFFFFFF
         self.segment.arrived.set(0x7F << 24 | self._nudges)
 
     def help_out(self, step: int, missing: Sequence[int]) -> bool:
         """Asks workers without any of the missing shards to compute them too, at this step only.
 
-        The first answer counts; a second one has the same bits. Returns False if no worker is free, or if
-        none of the shards has its rows on this node."""
+        The first answer counts; a second answer has the same bits. Returns False if no worker is free, or if
+        the rows of none of the shards are on this node."""
         missing = [shard for shard in missing if self._reached(shard)]
         if not missing:
             return False
@@ -164,10 +164,10 @@ class LocalWorkers:
             for worker, extra in planned.items():
                 room = seg.MAX_RANGES - len(self._ranges[worker])
                 self._audits[worker] = extra[:room]
-                for one in extra[room:]:
-                    audit.give_up(Block(one.start, one.stop))
+                for range_left in extra[room:]:
+                    audit.give_up(Block(range_left.start, range_left.stop))
             ranges = {w: [*given, *self._audits.get(w, ())] for w, given in self._ranges.items()}
-            self.segment.set_ranges(ranges)  # the step announces them
+            self.segment.set_ranges(ranges)  # `publish` announces them with the step
 
     def _write(self, ranges: Mapping[int, Sequence[Range]]) -> None:
         self.segment.set_ranges(ranges)

@@ -1,8 +1,8 @@
 """A relay stands for all workers of a node that is not the server's.
 
-To the workers of its node it is the server: it publishes to their segment and gathers what they post. To the
-server it is one worker: it joins the blocks of its node into the largest blocks of the tree that they make
-up. So one vector for each of these crosses the network, and the bits are those of the tree.
+To the workers of its node it is the server: it publishes steps to their segment and gathers their sums. To
+the server it is one worker: it joins the blocks of its node into the largest possible blocks of the tree. So
+only one vector for each of these blocks crosses the network, and the bits are those of the tree.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from distbp.team.exchange.gathering import Gathering, runs
 from distbp.team.exchange.local_workers import LocalWorkers
 from distbp.team.exchange.segment import Range
 
-WAIT_S = 0.05  # between two checks of what this node was asked for
+WAIT_S = 0.05  # between two checks for new orders
 
 
 class Publication(NamedTuple):
-    """What the server publishes.
+    """A publication of the server.
 
-    step: below 0 says that the exchange is over. running: whether to compute the step. vector: (size,), that
-    of the step; None if the relay has it."""
+    step: below 0, the exchange is over. running: whether to compute the step. vector: (size,), the vector of
+    the step; None if the relay has it."""
 
     step: int
     running: bool
@@ -71,7 +71,7 @@ class Relay:
     def assign(self, ranges: Mapping[int, Sequence[Range]]) -> None:
         """Sets who of this node hosts what, from the current step on. Does not wait."""
         self._wanted = frozenset(
-            shard for given in ranges.values() for one in given for shard in range(one.start, one.stop)
+            shard for given in ranges.values() for part in given for shard in range(part.start, part.stop)
         )
         self._workers.assign(ranges)
         self._workers.nudge()
@@ -114,7 +114,7 @@ class Relay:
                 reply = link.push_pull(phase, [])
 
     def _push(self, phase: int, sent: set[int]) -> Reply | None:
-        """Gathers the blocks that this node was asked for and has not sent, joins them, and sends them.
+        """Gathers the blocks of this node that have not been sent at this step, joins them, and sends them.
         Returns None if `end` was called meanwhile."""
         workers, gathering = self._workers, self._gathering
         while True:
@@ -126,22 +126,22 @@ class Relay:
             workers.wait(seen, WAIT_S)
             if self._ended.is_set():
                 return None
-        found = dict(gathering.answers())
+        answers = dict(gathering.answers())
         ready: dict[Block, Contribution] = {}
         for start, stop in runs(sorted(wanted)):
             for node in blocks_within(self._shards, start, stop):
-                parts = [b for b in found if node.start <= b.start and b.stop <= node.stop]
+                parts = [b for b in answers if node.start <= b.start and b.stop <= node.stop]
                 if parts:
-                    ready[node] = _join(node, [found[b] for b in parts])
-                else:  # workers computed a larger block before this node was asked for less
-                    whole = next(b for b in found if b.start <= node.start and node.stop <= b.stop)
-                    ready[whole] = found[whole]
+                    ready[node] = _join(node, [answers[b] for b in parts])
+                else:  # a worker computed a larger block before this node's shards became fewer
+                    whole = next(b for b in answers if b.start <= node.start and node.stop <= b.stop)
+                    ready[whole] = answers[whole]
         sent.update(shard for block in ready for shard in range(block.start, block.stop))
         return self._link.push_pull(phase, list(ready.values()))
 
 
 def _join(node: Block, parts: Sequence[Contribution]) -> Contribution:
-    """Adds the sums of the blocks that make up `node`, in the tree's order, in place."""
+    """Adds up the sums of the blocks that form `node`, in the tree's order, in place."""
     for left, right in joins(node, [p.block for p in parts]):
         np.add(parts[left].gradient, parts[right].gradient, out=parts[left].gradient)
         np.add(parts[left].totals, parts[right].totals, out=parts[left].totals)

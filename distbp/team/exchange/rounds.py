@@ -29,7 +29,7 @@ class Remote(Protocol):
         ...
 
     def take(self, step: int, gathering: Gathering[Contribution]) -> None:
-        """Offers to `gathering` what came in for `step` since the last call. Does not wait."""
+        """Offers the sums that came in for `step` since the last call to `gathering`. Does not wait."""
         ...
 
 
@@ -44,8 +44,9 @@ def _compiled(server: ParameterServer, workers: LocalWorkers, stop_asked: Array)
 class Rounds:
     """Drives a `ParameterServer` whose vector is that of the segment.
 
-    remote: other nodes; None without any. late_factor: a shard is late after so many times the usual time of
-    a step; then workers that have answered compute it, too. 0 turns that off. clock: seconds."""
+    remote: other nodes, or None. late_factor: an answer is late after this many times the usual time of a
+    step; workers that have answered then compute the late shards, too. 0 turns that off. clock: returns
+    seconds."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class Rounds:
         step = first
         try:
             while step < stop and self._stop_asked[0] != stretch:
-                done = self._some(stretch, step, stop, plateau)
+                done = self._run_compiled(stretch, step, stop, plateau)
                 if done:
                     step += done
                     continue
@@ -105,8 +106,8 @@ class Rounds:
         if self._remote:
             self._remote.rest(self.server.step, self.server.vector)
 
-    def _some(self, stretch: int, step: int, stop: int, plateau: PlateauState) -> int:
-        """Trains as many steps as one compiled call can; returns how many, 0 for none."""
+    def _run_compiled(self, stretch: int, step: int, stop: int, plateau: PlateauState) -> int:
+        """Trains some steps in one compiled call. Returns how many; 0 if the next step cannot be compiled."""
         if self._compiled is None or self._usual_s > LONG_STEP_S:
             return 0
         began = self._clock()

@@ -1,8 +1,8 @@
 """The layout of the memory that a parameter server and the workers of its node share.
 
-    control   the step, who hosts which shards, two futex words
+    control   the step, the shards of each worker, two futex words
     vector    the flat parameter vector; the server writes it between steps
-    slots     some for each worker: the gradient sums of one block, and a header that is written last
+    slots     MAX_SLOTS for each worker: the gradient sums of a block, and a header that is written last
 
 A worker writes only its own row of the control block and its own slots. Aligned 8-byte stores are atomic on
 every processor that Linux and NumPy support. A `fence` stands where their order matters. The server believes
@@ -29,7 +29,7 @@ MAX_RANGES = 8  # ranges of shards for one worker
 MAX_SLOTS = 48  # blocks that one worker can push in one step
 
 # 8-byte words of the control block.
-# VECTOR_STEP: the vector is that of this step or of a later one. Written when there is nothing to compute.
+# VECTOR_STEP: the vector is that of this step or a later step. Written when there is nothing to compute.
 ATTEMPT, STEP, STATE, VERSION, SERVER_BEAT, VECTOR_STEP = range(6)
 _ROWS = 16  # where the workers' rows begin
 _ROW = 8 + 3 * MAX_RANGES
@@ -46,7 +46,7 @@ _HEADER = 8
 class Range(NamedTuple):
     """Shards [start, stop) for one worker.
 
-    only_step: -1 for every step; else the one step at which it computes them beside their host."""
+    only_step: -1, or the only step at which the worker computes these shards in addition to their host."""
 
     start: int
     stop: int
@@ -55,7 +55,7 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentHandle:
-    """What another process of the node needs to attach. The rest is as of `Segment`."""
+    """The facts that another process of the node needs to attach. See `Segment` for the other fields."""
 
     memory: memory.MemoryHandle
     size: int
@@ -69,8 +69,8 @@ def _align(count: int, to: int) -> int:
 
 
 class Segment:
-    """A mapped segment. `size`: entries of the flat vector. `pushed`: of the gradient of a block. `totals`:
-    float64 entries beside that."""
+    """A mapped segment. `size`: the length of the flat vector. `pushed`: the length of a block's gradient.
+    `totals`: the number of its float64 totals."""
 
     def __init__(self, mapped: memory.Memory, size: int, dtype: Any, totals: int, pushed: int) -> None:
         self._memory = mapped
@@ -91,16 +91,16 @@ class Segment:
         Raises ExchangeError from MAX_SLOTS on."""
         if number >= MAX_SLOTS:
             raise ExchangeError(f"a worker hosts more than {MAX_SLOTS} blocks of shards; use more workers")
-        found = self._slots.get((worker, number))
-        if found is None:
+        slot = self._slots.get((worker, number))
+        if slot is None:
             at = self._slots_at + (worker * MAX_SLOTS + number) * self._slot_bytes
             header = self._memory.array(at, (_HEADER,), np.int64)
             totals = self._memory.array(at + 8 * _HEADER, (self.handle.totals,), np.float64)
             body = at + _align(8 * (_HEADER + self.handle.totals), 64)
             gradient = self._memory.array(body, (self.handle.pushed,), self._dtype)
-            found = Slot(header.data.cast("B").cast("q"), totals, gradient, header.ctypes.data)
-            self._slots[worker, number] = found
-        return found
+            slot = Slot(header.data.cast("B").cast("q"), totals, gradient, header.ctypes.data)
+            self._slots[worker, number] = slot
+        return slot
 
     def row(self, worker: int) -> int:
         """The index of the first 8-byte word of a worker's row in the control block."""
@@ -108,12 +108,12 @@ class Segment:
 
     @property
     def version(self) -> int:
-        """A number that changes with every change of who hosts what. It is odd during a change."""
+        """A number that changes whenever the shards of workers change. It is odd during a change."""
         return self.words[VERSION]
 
     def set_ranges(self, ranges: Mapping[int, Sequence[Range]]) -> None:
-        """Writes what these workers host; other workers keep what they have. One thread of the server calls
-        it.
+        """Writes the ranges of these workers; other workers keep theirs. Only one thread of the server may
+        call it.
 
         Raises ExchangeError for more than MAX_RANGES ranges of a worker."""
         for given in ranges.values():
@@ -122,26 +122,27 @@ class Segment:
                     f"a worker can host at most {MAX_RANGES} ranges of shards, not {len(given)}"
                 )
         words = self.words
-        words[VERSION] += 1  # odd: do not believe what you read
+        words[VERSION] += 1  # odd: readers ignore what they read
         fence()
         for worker, given in ranges.items():
             row = self.row(worker)
-            for index, one in enumerate(given):
+            for index, (start, stop, only_step) in enumerate(given):
                 at = row + FIRST_RANGE + 3 * index
-                words[at], words[at + 1], words[at + 2] = one
+                words[at], words[at + 1], words[at + 2] = start, stop, only_step
             words[row + RANGES] = len(given)
         fence()
         words[VERSION] += 1
 
     def ranges(self, worker: int) -> list[Range]:
-        """What a worker hosts. Empty while the server changes it; the server then announces the change."""
+        """The ranges of a worker. Empty while the server changes them; the server announces the change
+        later."""
         words, row = self.words, self.row(worker)
         version = words[VERSION]
         fence()
         places = range(row + FIRST_RANGE, row + FIRST_RANGE + 3 * words[row + RANGES], 3)
-        found = [Range(words[at], words[at + 1], words[at + 2]) for at in places]
+        ranges = [Range(words[at], words[at + 1], words[at + 2]) for at in places]
         fence()
-        return found if words[VERSION] == version and version % 2 == 0 else []
+        return ranges if words[VERSION] == version and version % 2 == 0 else []
 
     def beat(self, worker: int | None = None) -> None:
         """Records a sign of life of a worker (None: of the server)."""
@@ -158,8 +159,8 @@ class Segment:
 
 
 class Slot(NamedTuple):
-    """The sums of one block. `totals`: float64. `gradient`: (pushed,). `address`: of the header in this
-    process.
+    """The sums of one block. `header`: its 8-byte words. `totals`: float64. `gradient`: (pushed,). `address`:
+    of the header in this process.
 
     The header is written last, and SLOT_STEP last of all. A reader believes it if SLOT_STEP is the same
     before and after it reads the rest."""
@@ -200,8 +201,8 @@ def _layout(size: int, itemsize: int, totals: int, pushed: int) -> tuple[int, in
 
 
 def create(size: int, dtype: Any, totals: int, attempt: int, pushed: int | None = None) -> Segment:
-    """Creates a segment, in the server's process; pushed: None is `size`. Slots that no worker uses take no
-    memory."""
+    """Creates a segment, in the server's process. pushed: see `Segment`; None: `size`. Slots that no worker
+    uses take no memory."""
     pushed = size if pushed is None else pushed
     total = _layout(size, np.dtype(dtype).itemsize, totals, pushed)[3]
     segment = Segment(memory.create(total), size, dtype, totals, pushed)

@@ -1,8 +1,8 @@
-"""Several servers, each with a range of the flat vector: how they keep step, and how a relay reaches them.
+"""Several servers, each with a range of the flat vector: their meetings, and the links of relays to them.
 
 A relay cuts its sums and sends each server its part, so the network cards of all servers share the traffic of
-a large model. Before an update the servers agree: their sums of squares are added in the order of the vector.
-So clipping by the global norm and the check for NaN and Inf are those of one server, to the bit.
+a large model. Before an update the servers add up their sums of squares, in the order of the vector. So
+clipping by the global norm and the check for NaN and Inf have the same bits as with one server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ IDLE_WAIT_S = 0.5
 
 
 class Decision(NamedTuple):
-    """squares: the sum of squares of the whole gradient. stop: whether the stretch ends after this step."""
+    """squares: the sum of squares of the whole gradient. finite: whether the step can be applied. stop:
+    whether the stretch ends after this step."""
 
     squares: float
     finite: bool
@@ -158,13 +159,13 @@ class FanLink:
 class FanReply:
     """The `Reply` of several servers. It is complete when every server has answered.
 
-    If some servers are ahead, it has the step of the one behind. Then either the parts of the others are the
-    same at both steps, or no server waits for the sums that are made with them."""
+    If servers are at different steps, the reply has the earliest step. Then either the parts of the other
+    servers are the same at both steps, or no server waits for sums that are computed with them."""
 
     def __init__(self, replies: Sequence[tuple[Reply, Array]], vector: Array) -> None:
         self._waiting = list(replies)
         self._vector = vector
-        self._found: list[Publication] = []
+        self._received: list[Publication] = []
 
     def wait(self, timeout_s: float) -> Publication | None:
         until = time.monotonic() + timeout_s
@@ -177,8 +178,8 @@ class FanReply:
                 return OVER
             if publication.vector is not None:
                 np.copyto(place, publication.vector)
-            self._found.append(publication)
+            self._received.append(publication)
             del self._waiting[0]
-        last = min(self._found, key=lambda p: (p.step, p.running))
-        fresh = any(p.vector is not None for p in self._found)
-        return Publication(last.step, last.running, self._vector if fresh else None)
+        earliest = min(self._received, key=lambda p: (p.step, p.running))
+        fresh = any(p.vector is not None for p in self._received)
+        return Publication(earliest.step, earliest.running, self._vector if fresh else None)

@@ -1,4 +1,5 @@
-"""Training data that the processes of a node share without copies, and the rows that another node needs."""
+"""Training data that the processes of a node share without copies, and the rows that are sent to other
+nodes."""
 
 from __future__ import annotations
 
@@ -35,10 +36,10 @@ class FilePlace:
 
 @dataclass(frozen=True)
 class SharedRows:
-    """The name of the rows of a split, or of one shard's part of it, for other processes of the node.
+    """A handle on the rows of a split, or on one shard's part of them, for other processes of the node.
 
-    preprocessing: applied to inputs when they are gathered; None: they are prepared already. window: rows of
-    a window, where the rows are windows of the inputs, and whether it is flat."""
+    preprocessing: applied to inputs when they are gathered; None: they are prepared already. window: if rows
+    are windows of the inputs, the rows of a window, and whether it is flat; else None."""
 
     arrays: SharedArrays
     inputs: FilePlace | None = None  # None: they are in `arrays`
@@ -56,10 +57,10 @@ class SharedRows:
 
 
 def share_rows(rows: PreparedRows) -> tuple[Memory, SharedRows]:
-    """Moves the rows to shared memory. `rows` itself then reads from there, so that one copy remains.
+    """Moves the rows to shared memory. `rows` itself then reads from there, so that only one copy remains.
 
-    Inputs that are mapped from a file stay in the file. The caller keeps the Memory for as long as others
-    attach."""
+    Inputs that are mapped from a file stay in the file. The caller keeps the Memory as long as other
+    processes attach."""
     place = _place_in_file(rows.inputs)
     arrays = {"targets": rows.targets}
     if place is None:
@@ -93,8 +94,8 @@ def _place_in_file(array: Array) -> FilePlace | None:
 class ShardData:
     """All rows of one shard, as plain arrays: name of the split -> {"inputs", "targets", "weights"}.
 
-    Training rows stand in the order in which they were dealt. on_disk: they are more than memory is to
-    hold."""
+    Training rows are in the order in which they were dealt. on_disk: whether to keep the rows in a file,
+    because they are too many for memory."""
 
     shard: int
     splits: Mapping[str, Mapping[str, Array]]
@@ -131,7 +132,7 @@ def _room(shape: tuple[int, ...], dtype: np.dtype[np.generic], on_disk: bool) ->
 class HeldShards:
     """The `Holdings` of a process that has the rows of some shards only.
 
-    fetch: gives the names of a shard's rows by split. Called when a shard is first needed; may wait."""
+    fetch: returns a shard's rows by split. Called when a shard is first needed; may wait."""
 
     def __init__(self, fetch: Callable[[int], Mapping[str, SharedRows]]) -> None:
         self._fetch = fetch
@@ -146,17 +147,15 @@ class HeldShards:
         return rows, 0, len(rows)
 
     def _rows(self, shard: int) -> Mapping[str, PreparedRows]:
-        found = self._shards.get(shard)
-        if found is None:
-            found = {name: rows.attach() for name, rows in self._fetch(shard).items()}
-            self._shards[shard] = found
-        return found
+        if shard not in self._shards:
+            self._shards[shard] = {name: rows.attach() for name, rows in self._fetch(shard).items()}
+        return self._shards[shard]
 
 
 class NodeStore:
-    """Shards that were sent to this node, in memory that its workers map.
+    """The rows of shards that were sent to this node, in memory that its workers map.
 
-    One process of the node has it; all threads of that process may call it."""
+    It lives in one process of the node; all threads of that process may call it."""
 
     def __init__(self) -> None:
         self._memories: list[Memory] = []
@@ -164,7 +163,7 @@ class NodeStore:
         self._arrived = threading.Condition()
 
     def add(self, part: ShardData) -> None:
-        """Copies the rows of a shard. Ignores a shard that is there already."""
+        """Copies the rows of a shard. Does nothing if the shard is there already."""
         names = {}
         for name, arrays in part.splits.items():
             memory, names[name] = share(arrays, on_disk=part.on_disk)
@@ -178,7 +177,7 @@ class NodeStore:
         return shard in self._shards
 
     def rows(self, shard: int) -> Mapping[str, SharedRows]:
-        """The names of a shard's rows, by split; waits until they have arrived."""
+        """A shard's rows, by split; waits until they have arrived."""
         with self._arrived:
             self._arrived.wait_for(lambda: shard in self._shards)
             return self._shards[shard]

@@ -1,8 +1,8 @@
-"""Sums of gradients on their way to another node: of the tables of embeddings the rows that are not zero.
+"""Encodes gradient sums for another node: of an embedding's table, only the rows that are not zero are sent.
 
-A step touches the rows of a table that its samples name. All others are zero, and need not travel. A row is
-left out only where all its bits are 0, so what comes out has the bits of what went in: -0.0 travels, too.
-A table is sent whole where its rows, with their numbers, would not be fewer bytes.
+A step touches only the rows of a table that its samples name. The gradient of all other rows is zero. A row
+is left out only if all its bits are 0, so the decoded vector has the same bits: a row with -0.0 is sent. A
+table is sent whole if its rows and their numbers would take as many bytes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from distbp.core.arrays import Array
 from distbp.nn import kernels as kernel_sets
 from distbp.nn.network import Tensor
 
-Scan = Callable[[Array], Array]  # as `live_rows`
+Scan = Callable[[Array], Array]  # a function like `live_rows`
 
 
 class SparseTable(NamedTuple):
-    """Whole rows of a table in a vector: [start, stop), `width` numbers each."""
+    """Whole rows of a table, at [start, stop) of a vector; each has `width` numbers."""
 
     start: int
     stop: int
@@ -32,10 +32,10 @@ class SparseTable(NamedTuple):
 
 
 class SparseSums(NamedTuple):
-    """A vector (size,) in which rows of tables are zero.
+    """A vector (size,) without the rows of tables that are zero.
 
-    tables: each with the number of its rows that are sent. rows: their numbers within the table, sorted and
-    unique, table after table; unsigned. values: what lies outside of the tables, then these rows."""
+    tables: each with the number of rows that are sent. rows: their numbers in the table, sorted, table after
+    table; unsigned. values: the numbers outside of the tables, then these rows."""
 
     size: int
     tables: tuple[tuple[SparseTable, int], ...]
@@ -48,16 +48,16 @@ class SparseSums(NamedTuple):
 
 
 def tables_within(tensors: Iterable[Tensor], start: int, stop: int) -> list[SparseTable]:
-    """The whole rows of tables that lie in the stretch [start, stop) of the flat vector, counted from its
-    beginning."""
-    found = []
+    """The whole rows of tables that lie in the stretch [start, stop) of the flat vector. Their places are
+    counted from `start`."""
+    tables = []
     for tensor in tensors:
         width = tensor.shape[-1]
         first = tensor.start + -(-max(0, start - tensor.start) // width) * width
         last = tensor.start + (min(stop, tensor.stop) - tensor.start) // width * width
         if first < last:
-            found.append(SparseTable(first - start, last - start, width))
-    return found
+            tables.append(SparseTable(first - start, last - start, width))
+    return tables
 
 
 def live_rows(words: Array) -> Array:
@@ -67,7 +67,7 @@ def live_rows(words: Array) -> Array:
 
 
 def scan_of(kernels: str) -> Scan:
-    """`live_rows` for a kernel set, compiled where its ops are."""
+    """`live_rows` for a kernel set: compiled if the set's ops are compiled."""
     if kernel_sets.load(kernels).gemm is None:
         return live_rows
     from distbp.team.exchange.compiled_rows import live_rows as compiled
@@ -76,8 +76,8 @@ def scan_of(kernels: str) -> Scan:
 
 
 def encode(vector: Array, tables: Sequence[SparseTable], scan: Scan = live_rows) -> Array | SparseSums:
-    """What travels for a vector (size,): `SparseSums` where that is fewer bytes, else the vector itself.
-    `decode` gives the vector back. tables: in order."""
+    """Encodes a vector (size,) as `SparseSums` if that takes fewer bytes; else returns the vector itself.
+    `decode` is the inverse. tables: in order."""
     number = np.min_scalar_type(max((table.rows for table in tables), default=0))
     sent: list[tuple[SparseTable, int]] = []
     rows, live, at = [], [], 0
@@ -99,7 +99,7 @@ def encode(vector: Array, tables: Sequence[SparseTable], scan: Scan = live_rows)
 
 
 def decode(sums: Array | SparseSums) -> Array:
-    """The vector (size,) that was encoded, with the same bits: a new one, to which the caller may write."""
+    """Decodes a vector (size,), with the same bits, into a new array."""
     if not isinstance(sums, SparseSums):
         return sums.copy()
     vector = np.empty(sums.size, sums.values.dtype)
@@ -118,6 +118,6 @@ def decode(sums: Array | SparseSums) -> Array:
 
 
 def _fill(place: Array, values: Array, source: int) -> int:
-    """Copies as many values as the place holds; returns where the next ones are."""
+    """Fills `place` with values from the place `source` on; returns where the next values begin."""
     np.copyto(place, values[source : source + len(place)])
     return source + len(place)

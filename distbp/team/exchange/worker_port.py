@@ -17,11 +17,11 @@ from distbp.team.exchange import segment as seg
 from distbp.team.exchange.gathering import runs
 from distbp.team.exchange.segment import Segment, Slot
 
-# Announces a finished slot. The fault injector replaces `post` by its own.
+# Announces a finished slot. Fault injection replaces `post`.
 Post = Callable[[Slot, int, int, Block], None]
 
 BEAT_S = 0.25  # between two signs of life
-RESEND_S = 0.2  # an answer without effect is announced again after this
+RESEND_S = 0.2  # an answer that had no effect is announced again after this time
 SPINS = 300  # looks at the futex word before sleeping: about 0.3 ms, while the server joins and updates
 
 
@@ -44,9 +44,8 @@ class WorkerPort:
         self._done: list[tuple[Block, Slot]] = []
 
     def serve(self, worker: Worker) -> None:
-        """Computes what the control block asks of this worker, step after step; waits until it is closed.
-
-        Raises what `Worker.compute` raises."""
+        """Computes this worker's shards, as the control block asks, step after step; waits until the segment
+        is closed. Raises what `Worker.compute` raises."""
         segment, words = self._segment, self._segment.words
         stop_beating = self._beat()
         try:
@@ -65,7 +64,7 @@ class WorkerPort:
             stop_beating()
 
     def await_vector(self, step: int) -> None:
-        """Waits until the server rests with the vector of `step` or a later one. Any thread may call it.
+        """Waits until the server rests with the vector of `step` or a later step. Any thread may call it.
 
         Raises ExchangeError if the segment is closed meanwhile."""
         segment, words = self._segment, self._segment.words
@@ -79,7 +78,7 @@ class WorkerPort:
             segment.published.wait(seen, RESEND_S)
 
     def _work(self, worker: Worker, attempt: int, seen: int) -> bool:
-        """Computes the next block that was asked for. Returns False if none is left at this step."""
+        """Computes the next block. Returns False if none is left at this step."""
         segment = self._segment
         step = segment.words[seg.STEP]
         fence()  # read the vector after its number
@@ -123,7 +122,7 @@ class WorkerPort:
             self._wake_server()
 
     def _wake_server(self) -> None:
-        # Workers never store equal values, so nobody takes this wake-up for an earlier one.
+        # All values are different, so the server cannot take this one for an earlier value.
         self._count = (self._count + 1) & 0xFFFFFF
         self._segment.arrived.set((self._me + 1) << 24 | self._count)
 

@@ -4,9 +4,9 @@ Ray restarts and retries nothing here. An actor that Ray restarts has lost its s
 repeats may have run already; `distbp.team.ray.ray_team` does the recovery. Calls are few: one for a stretch
 of steps, and one for a worker's whole life.
 
-A server or worker starts before it knows its job (see `distbp.team.ray.head_start`). It loads what it will
-need, and `begin` tells it the job. Functions of this module import what takes time to import, so that a
-program can start the actors before it has loaded anything else itself.
+A server or worker starts before it knows its job (see `distbp.team.ray.head_start`). It loads the modules
+that it will need, and `begin` tells it the job. Slow imports of this module are inside its functions, so that
+a program can start the actors before it has loaded anything else itself.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def place_of(kernels: str) -> Place:
 
 
 class Orders:
-    """The trainer's orders to a node: who hosts what. Calls of an actor with several threads may overtake
-    each other, so orders have numbers, and those older than the newest change nothing."""
+    """The trainer's orders to a node: which worker hosts which shards. Calls of an actor with several threads
+    may overtake each other, so orders have numbers, and an order older than the newest changes nothing."""
 
     def __init__(self, assign: Callable[[Mapping[int, Sequence[Range]]], None]) -> None:
         self._assign = assign
@@ -75,7 +75,7 @@ class Orders:
 
 
 class ServerActor:
-    """Hosts the `ParameterServer` and its segment. kernels, patient: as of `settle`."""
+    """Hosts the `ParameterServer` and its segment. kernels, patient: see `settle`."""
 
     def __init__(self, kernels: str, patient: bool = False) -> None:
         self._stack = settle(
@@ -88,7 +88,7 @@ class ServerActor:
         """Makes the server from the state before a step. Called once; other calls wait until it has returned.
 
         beside: whether this is the trainer's node, where workers reach all rows; on another node they reach
-        the rows that were sent there. late_factor: as of `Rounds`. Returns what `place` returns."""
+        the rows that were sent there. late_factor: see `Rounds`. Returns the result of `place`."""
         from distbp.engine.totals import totals_size
         from distbp.team.base import server_after
         from distbp.team.exchange import segment as seg
@@ -117,11 +117,11 @@ class ServerActor:
         return self.place()
 
     def place(self) -> tuple[Place, SegmentHandle]:
-        """The place of this process, and what a worker of its node needs to attach."""
+        """The place of this process, and the handle by which a worker of its node attaches."""
         return place_of(self._blueprint.kernels), self._segment.handle
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
-        """Trains; waits. Returns what `outcome_of` does."""
+        """Trains; waits. Returns the result of `outcome_of`."""
         from distbp.team.base import outcome_of
 
         return outcome_of(lambda: self._rounds.run(stretch, first, stop, plateau))
@@ -137,7 +137,7 @@ class ServerActor:
         self._segment.vector[:] = vector
 
     def assign(self, number: int, ranges: Mapping[int, Sequence[Range]]) -> None:
-        """Sets who of this node hosts what; see `Orders`."""
+        """Sets the shards of this node's workers; see `Orders`."""
         self._orders.take(number, ranges)
 
     @ray.method(concurrency_group="data")
@@ -147,7 +147,7 @@ class ServerActor:
 
     @ray.method(concurrency_group="rows")
     def rows(self, shard: int) -> Mapping[str, SharedRows]:
-        """The names of a shard's rows, for a worker of this node; waits until the rows have arrived."""
+        """Handles on a shard's rows, for a worker of this node; waits until the rows have arrived."""
         return self._store.rows(shard)
 
     def stop_soon(self, stretch: int) -> None:
@@ -176,7 +176,7 @@ class ServerActor:
 
 
 class WorkerActor:
-    """Hosts a `Worker`. kernels, patient: as of `settle`."""
+    """Hosts a `Worker`. kernels, patient: see `settle`."""
 
     def __init__(self, kernels: str, patient: bool = False) -> None:
         self._stack = settle(
@@ -186,7 +186,7 @@ class WorkerActor:
     def begin(self, blueprint: Blueprint, faults: FaultPlan | None = None) -> Place:
         """Tells the worker its job. Called once; `join` follows after it has returned.
 
-        faults: what happens to the worker's pushes, in tests of recovery; None: nothing."""
+        faults: injected into the worker's pushes, in tests of recovery; None: no faults."""
         self._blueprint = blueprint
         self._faults = faults
         self._hosting: Hosting | None = None
@@ -229,8 +229,8 @@ class WorkerActor:
     def host(
         self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, data: HostedRows, threads: int
     ) -> None:
-        """Makes a whole team in this process, in place of an earlier one; see `Hosting`. Then `join` must not
-        be called."""
+        """Makes a whole team in this process, and ends an earlier one; see `Hosting`. `join` must not be
+        called then."""
         from distbp.team.ray.hosting import Hosting
 
         if self._hosting is not None:
@@ -238,7 +238,7 @@ class WorkerActor:
         self._hosting = Hosting(blueprint, snapshot, attempt, data, threads)
 
     def ask(self, call: str, *given: Any) -> Any:
-        """A call of the `Hosting`, by name."""
+        """Calls a method of the `Hosting` by its name; waits for the result."""
         return getattr(self._hosting, call)(*given)
 
     def beats(self) -> dict[int, float]:

@@ -34,8 +34,8 @@ _ME = "worker"
 class ApartTeam:
     """A `Team` of network `number`, which has its turn.
 
-    changed: is told what happens to the team. check: is called while a worker starts, and may raise an error.
-    The constructor waits for the worker. Raises as `WorkerPool.take`."""
+    changed: called with each change of the team, in words. check: called while a worker starts; may raise an
+    error. The constructor waits for the worker. Raises as `WorkerPool.take`."""
 
     exchange = "inline"
 
@@ -88,8 +88,8 @@ class ApartTeam:
         return int(step)
 
     def evaluate(self, split: str) -> Evaluation:
-        found: Evaluation = self._answer(self._call("evaluate", split))
-        return found
+        evaluation: Evaluation = self._answer(self._call("evaluate", split))
+        return evaluation
 
     def snapshot(self, whole: bool = True) -> Snapshot:
         return self._resting or self._answer(self._call("snapshot", whole))
@@ -99,10 +99,10 @@ class ApartTeam:
         return True
 
     def scale(self, workers: int) -> str | None:
-        """Sets how many workers there are for all networks: so many train at a time."""
+        """Sets the number of workers for all networks, each of which trains one network."""
         if workers < 1:
             return "the networks need at least one worker"
-        if self._pool.scale(workers):  # the trainer of each network that begins asks for the same
+        if self._pool.scale(workers):  # the trainers of all networks ask for the same number
             tell_of_cpus(workers, self._changed)
         return None
 
@@ -130,7 +130,7 @@ class ApartTeam:
         self._resting = None
 
     def _is_to_move(self) -> bool:
-        """Whether others go first now, or the workers have another number of CPUs."""
+        """Whether other networks go first now, or the workers have another number of CPUs."""
         assert self.worker is not None
         return self._turns.over(self._number) or self.worker.cpus != self._pool.cpus
 
@@ -149,7 +149,7 @@ class ApartTeam:
                 return False
         try:
             self._begin(self._resting)
-        except Interrupted:  # the trainer saves what there is
+        except Interrupted:  # the trainer saves a checkpoint of the resting state
             return False
         self._changed(f"network {self._number} goes on, on another worker")
         return True
@@ -173,13 +173,13 @@ class ApartTeam:
         while not self._is_ready(reference):
             pass
         try:
-            found = ray.get(reference)
+            answer = ray.get(reference)
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, DistbpError) else error from None
         except RayError as error:
             raise self._lost(f"died ({short(error)})") from None
         self._busy = False
-        return found
+        return answer
 
     def _lost(self, why: str) -> ServerLostError:
         assert self.worker is not None

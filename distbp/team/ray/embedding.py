@@ -1,8 +1,8 @@
-"""What an embedded Ray starts: only what actors need, on this machine only.
+"""Keeps an embedded Ray small: it starts only the processes that actors need, on this machine only.
 
-By itself `ray.init` starts a monitor that scales clusters, one that sends logs to drivers, and the server of
-a dashboard, which it waits for. Each node waits for its agent, too, which loads what a dashboard shows unless
-Ray was installed without it. All that takes more processor time than the rest of the start.
+By default `ray.init` starts a monitor that scales clusters, a monitor that sends logs to drivers, and the
+server of a dashboard, for which it waits. Each node also waits for its agent, which loads the code of the
+dashboard if it is installed. All this takes more processor time than the rest of the start.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-# Of Ray, below its folder: what a node starts in Python. The last two are agents, without which it ends.
+# The Python programs that a node of Ray starts, below Ray's folder. A node ends without the last two, its
+# agents.
 _PROGRAMS = ("_private/workers/default_worker.py", "dashboard/agent.py", "_private/runtime_env/agent/main.py")
 
 
 def _nothing(*arguments: Any, **options: Any) -> None:
-    """Takes the place of a method of Ray's that starts a process."""
+    """Replaces a method of Ray's that starts a process."""
 
 
 def _without_dashboard() -> ImportError:
-    """Takes the place of Ray's look for the packages of its dashboard."""
+    """Replaces Ray's check for the packages of its dashboard."""
     return ImportError("an embedded Ray has no dashboard")
 
 
@@ -58,15 +59,16 @@ def embedded() -> Iterator[None]:
 
 
 def _starting_lean(start: Callable[..., Any]) -> Callable[..., Any]:
-    """Starts a process of Ray's, whose command names the programs that it will start in turn."""
+    """Wraps `start`, which starts a process of Ray's from a command. The wrapped function changes the command
+    so that the Python programs named in it run under `lean_ray.py`."""
     lean, ray = Path(__file__).with_name("lean_ray.py"), Path(importlib.import_module("ray").__file__ or "")
-    if " " in str(lean):  # which would take quotes in the commands
+    if " " in str(lean):  # the commands would need quotes
         return start
     leaner = {f" {ray.parent / program} ": f" {lean} {ray.parent / program} " for program in _PROGRAMS}
 
     def start_lean(command: list[str], *arguments: Any, **options: Any) -> Any:
         for program, instead in leaner.items():
-            command = [one.replace(program, instead) for one in command]
+            command = [word.replace(program, instead) for word in command]
         return start(command, *arguments, **options)
 
     return start_lean
@@ -74,8 +76,8 @@ def _starting_lean(start: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _replaced(place: str, values: Mapping[str, Any]) -> Iterator[None]:
-    """Sets names of a module of Ray's, or of a class in it, within this block. What this version of Ray does
-    not have stays absent: then Ray starts more than it need."""
+    """Sets names of a module of Ray's, or of a class in it, within this block. Names that this version of Ray
+    does not have are left out; Ray then starts more processes than needed."""
     module, _, name = place.partition(".")
     target: Any = importlib.import_module(f"ray._private.{module}")
     target = getattr(target, name) if name else target

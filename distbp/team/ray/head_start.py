@@ -1,6 +1,6 @@
-"""Processes of a team that start early: as soon as Ray is there.
+"""Processes of a team that start as soon as Ray is there.
 
-They load what they will need while the trainer reads the job and its data.
+They load the modules that they will need while the trainer reads the job and its data.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class HeadStart:
         self.keep(0)
 
     def keep(self, workers: int) -> None:
-        """Ends the server's actor, and those of workers that were not taken, but for the first so many."""
+        """Ends the server's actor and the workers' actors that were not taken, but keeps the first
+        `workers`."""
         for actor in [*self._servers, *self._workers[workers:]]:
             with suppress(RayError):
                 ray.kill(actor)
@@ -58,14 +59,15 @@ class HeadStart:
 
 
 def server(early: HeadStart | None, where: Any, kernels: str) -> Any:
-    """A server's actor: one that was started early, else a new one with the scheduling strategy `where`."""
+    """A server's actor: the one that was started early, else a new one with the scheduling strategy
+    `where`."""
     return (early and early.take_server()) or Server.options(scheduling_strategy=where).remote(kernels)
 
 
 def worker(early: HeadStart | None, where: Any, kernels: str, cpus: int = 1) -> Any:
     """A worker's actor: one that was started early, else a new one with the scheduling strategy `where`.
 
-    cpus: that it reserves; those that were started early have one."""
-    if (early and cpus == 1) and (found := early.take_worker()):
-        return found
+    cpus: how many it reserves; actors that were started early have one."""
+    if (early and cpus == 1) and (started := early.take_worker()):
+        return started
     return WorkerProcess.options(scheduling_strategy=where, num_cpus=cpus).remote(kernels)

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from distbp.team import membership
 from distbp.team.ray.nodes import Node
 
-QUESTIONS = 5  # within the time after which a process counts as frozen
+QUESTIONS = 5  # in the time after which a process counts as frozen
 LOOK_S = 0.5  # the most that one look adds to a silence: the trainer itself may have been held up
 
 
@@ -58,15 +58,15 @@ class Heartbeats:
         if late and self._waited_s < self._frozen_s:
             return _NOBODY
         self._heard.update(self._asked.keys() - late)
-        found = Silence([], {name for name in late if name in self._heard and name in nodes})
+        silence = Silence([], {name for name in late if name in self._heard and name in nodes})
         for name, reference in self._asked.items():
             if reference not in waiting:
-                with suppress(RayError):  # it died, which the team notices by itself
-                    found.rows.extend(
+                with suppress(RayError):  # the process died, which the team notices by other means
+                    silence.rows.extend(
                         (name, me) for me in membership.frozen(ray.get(reference), self._frozen_s)
                     )
         self._asked = {}
-        return found
+        return silence
 
     def expect(self, node: str) -> None:
         """Notes that a node has answered before, so that its silence counts from now on."""

@@ -1,6 +1,6 @@
-"""A whole team in the process of one worker: what a network that trains apart from others needs.
+"""A whole team in the process of one worker, for a network that trains apart from others.
 
-Nothing travels in a step. The trainer's calls are those of the contract of a team (see `distbp.team.base`).
+Nothing is sent in a step. The trainer's calls are those of the contract of a team (see `distbp.team.base`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ HostedRows = Mapping[str, SharedRows] | Mapping[str, PreparedRows]
 
 class Hosting:
     """An inline team for calls from another process. data: all rows of all splits, by name: in shared memory
-    on the trainer's node, else as they were sent. threads: how many of this process share a step."""
+    on the trainer's node, else as they were sent. threads: how many threads of this process share a step."""
 
     def __init__(
         self, blueprint: Blueprint, snapshot: Snapshot, attempt: int, data: HostedRows, threads: int
     ) -> None:
-        given = snapshot.arrays["vector"]  # what came from another process is read-only
+        given = snapshot.arrays["vector"]  # read-only, because it came from another process
         vector = aligned_vector(len(given), given.dtype)
         vector[:] = given
         start = Snapshot(snapshot.step, {**snapshot.arrays, "vector": vector})
@@ -39,15 +39,15 @@ class Hosting:
             self._team = InlineTeam(blueprint, holdings, start, attempt, threads)
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
-        """Trains; waits. Returns what `outcome_of` does."""
-        with numerics.quiet():  # which holds for one thread, and calls come in any
+        """Trains; waits. Returns the result of `outcome_of`."""
+        with numerics.quiet():  # for this thread only, and calls come in different threads
             return outcome_of(
                 lambda: self._team.run(first, stop, plateau, lambda: self._stop_asked == stretch)
             )
 
     def stop_soon(self, stretch: int) -> None:
         """Ends a stretch between two steps. Stretches are numbered from 1 on. The call may come late, after
-        that for the next stretch."""
+        the call of `run` for the next stretch."""
         self._stop_asked = max(self._stop_asked, stretch)
 
     def evaluate(self, split: str) -> Evaluation:

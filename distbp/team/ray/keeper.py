@@ -3,9 +3,9 @@ the end.
 
     python -I -S ray_keeper.py FOLDER PID        PID: of the trainer, which is the parent
 
-The end is when the trainer asks for it, or when the trainer is gone for any reason. Then the keeper kills all
-processes of that Ray: some of them would notice only after minutes that their driver was killed. The keeper
-finds them by their open log files below FOLDER, to which nobody else has access.
+The end is when the trainer asks for it, or when the trainer is gone for any reason. The keeper then kills all
+processes of that Ray, because some of them would notice the death of their driver only after minutes. The
+keeper finds them by their open log files below FOLDER, to which no other user has access.
 
 It prints an empty line when the folder is there, else the reason why it cannot be made. It imports nothing of
 distbp: an interpreter that loads almost nothing runs it as a file.
@@ -22,8 +22,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-END_S = 10.0  # to wait for killed processes to be gone
-LOOK_S = 0.02  # between two looks at what is left
+END_S = 10.0  # the most time to wait until killed processes are gone
+LOOK_S = 0.02  # between two looks for processes that are left
 
 
 def main(folder: str, trainer: int) -> None:
@@ -52,7 +52,8 @@ def _say(text: str) -> None:
 
 
 def _await_end(trainer: int) -> bool:
-    """Waits until the trainer closes or writes to our input (returns True), or has ended (returns False)."""
+    """Waits until the trainer closes or writes to this process's standard input (returns True), or has ended
+    (returns False)."""
     try:
         gone = os.pidfd_open(trainer)
     except ProcessLookupError:
@@ -74,9 +75,8 @@ def _end(folder: str, spared: str) -> None:
 
 
 def holders(folder: str, spared: str) -> Iterator[int]:
-    """The ids of processes with an open file below `folder` whose name does not end in `spared`.
-
-    An empty `spared` spares nobody. This process is left out."""
+    """The ids of processes with an open file below `folder` whose name does not end in `spared`, except this
+    process. If `spared` is empty, all names count."""
     for name in os.listdir("/proc"):  # noqa: PTH208
         with suppress(OSError):  # the process has ended meanwhile, or is another user's
             if name.isdigit() and int(name) != os.getpid() and _holds(f"/proc/{name}/fd", folder, spared):

@@ -1,13 +1,13 @@
 """Runs a program of Ray's, with faster imports: `python lean_ray.py PROGRAM ARGUMENTS`.
 
-Ray imports packages that it uses for cloud machines and for environments of tasks, none of which an embedded
-Ray has. Here each is loaded when it is first used. Before its first answer a worker imports pydantic,
-Starlette and pyarrow, to pack objects of theirs in a way of its own; no actor of ours sends any. The garbage
-collector finds nothing while Ray is imported. All that takes almost half of the processor time in which a
-process of Ray's starts, before it loads anything of ours.
+Ray imports packages for cloud machines and for environments of tasks, which an embedded Ray does not need.
+Here each package is loaded when it is first used. Before its first answer, a worker of Ray's also imports
+pydantic, Starlette and pyarrow to register serializers for their objects; our actors send no such objects.
+And the garbage collector frees nothing while Ray is imported. All this is almost half of the processor time
+in which a process of Ray's starts, before it loads any of our code.
 
-For processes of our own only. This file imports nothing of distbp: Ray tells a worker where that lies once it
-has started.
+Only embedded Rays use this file. It imports nothing of distbp, because a worker learns the import path only
+after it has started.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SELDOM_USED = ("jsonschema", "requests")
 
 
 class _Later(ModuleType):
-    """Stands for a module until one of its names is asked for. (The lazy loader of Python loads it at the
+    """Stands for a module until one of its names is used. (Python's `LazyLoader` would load the module at its
     second import.)"""
 
     def __getattr__(self, name: str) -> Any:
@@ -36,16 +36,16 @@ class _Later(ModuleType):
 
 
 def load_when_used(name: str) -> None:
-    """A module that is missing stays so."""
+    """Replaces a module by a `_Later`. Does nothing if the module is loaded already or is not installed."""
     spec = importlib.util.find_spec(name)
     if name not in sys.modules and spec is not None:
         later = sys.modules[name] = _Later(name)
-        later.__file__ = spec.origin  # who looks for a module by its file asks all of them
+        later.__file__ = spec.origin  # code that finds a module by its file must not load this one
 
 
 def main() -> None:
     del sys.argv[0]
-    sys.path[0] = str(Path(sys.argv[0]).parent)  # as Python has it for the program
+    sys.path[0] = str(Path(sys.argv[0]).parent)  # as Python sets it when it runs the program
     for name in _SELDOM_USED:
         load_when_used(name)
     gc.disable()

@@ -23,8 +23,9 @@ from distbp.team.ray.relay_actor import NodeRelay
 class Node:
     """A node with workers.
 
-    actor: that of the server on its node, and of the relay on other nodes. serving: a reference that is ready
-    when the relay ends; None for the server. sent: the shards whose rows were sent there."""
+    actor: the server's on its node, the relay's on other nodes. serving: a reference that is ready when the
+    relay ends; None for the server. rows_used: how many rows of the segment have had workers. sent: the
+    shards whose rows were sent there."""
 
     actor: Any
     serving: Any = None
@@ -32,20 +33,21 @@ class Node:
     sent: set[int] = field(default_factory=set)
 
     def take_row(self) -> int:
-        """A row that no worker had before, since the slots of a dead worker may still be read.
+        """A row of the segment that no worker had before, since the slots of a dead worker may still be read.
 
         Raises ServerLostError if no row is left, so that a new attempt begins."""
         if self.rows_used >= MAX_WORKERS:
-            raise ServerLostError(f"{MAX_WORKERS} workers have come and gone on one node: it begins afresh")
+            raise ServerLostError(f"{MAX_WORKERS} workers have come and gone on one node: no room is left")
         self.rows_used += 1
         return self.rows_used - 1
 
 
 class Nodes(dict[str, Node]):
-    """By the id of a node. No method waits but `traffic`: a node that is gone must not hold up the others.
+    """Maps the id of a node to its `Node`. No method waits but `traffic`: a node that is gone must not hold
+    up the others.
 
     sent: the blueprint as actors get it. here: the trainer's node, which has all rows; handles: its splits in
-    shared memory. `servers`: each with its range of the vector; set before the first relay starts."""
+    shared memory. `servers`: (actor, start, stop) of each; set before the first relay starts."""
 
     def __init__(
         self,
@@ -67,7 +69,8 @@ class Nodes(dict[str, Node]):
         self._dtype = sent.network().input_dtype
 
     def introduce(self, actor: Any, place: Place) -> tuple[int, Any]:
-        """Connects a worker with the server or relay of its node. Returns its row, and when it has joined."""
+        """Connects a worker with the server or relay of its node. Returns the worker's row, and a reference
+        that is ready when it has joined."""
         name = place.node
         node = self.get(name) or self._start_relay(name)
         me = node.take_row()
@@ -91,8 +94,8 @@ class Nodes(dict[str, Node]):
         for name, node in self.items():
             if name == self._here:
                 continue
-            here = [r for m in members if m.place.node == name for r in ranges[m.number]]
-            wanted = {s for r in here for s in range(r.start, r.stop)}
+            hosted = [r for m in members if m.place.node == name for r in ranges[m.number]]
+            wanted = {s for r in hosted for s in range(r.start, r.stop)}
             for shard in sorted(wanted - node.sent):
                 part = ray.put(cut(self._data, shard, self._dtype))
                 self._ordered.append(node.actor.add_rows.remote(part))
@@ -112,7 +115,7 @@ def outstanding(orders: list[Any]) -> list[Any]:
     """The references of `orders` that are not ready yet. Does not wait.
 
     Raises the error of an order that failed. The failure of an actor that is gone is ignored; the team
-    notices that by itself."""
+    notices that by other means."""
     if not orders:
         return orders
     done, rest = ray.wait(orders, num_returns=len(orders), timeout=0)

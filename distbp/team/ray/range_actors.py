@@ -1,8 +1,8 @@
 """The Ray actors of a team with several parameter servers, each with a range of the flat vector.
 
-The trainer knows one of them, the lead, which answers for all as a single server would. The lead owns the
-others, so none outlives it. The workers of every node are behind a relay, which sends each server its part of
-the sums. When a server is lost, the lead ends itself and with it the others, and the trainer begins a new
+The trainer knows only the lead, which answers for all servers as a single server would. The lead owns the
+other servers, so none outlives it. The workers of every node are behind a relay, which sends each server its
+part of the sums. When a server is lost, the lead ends itself and so the others, and the trainer begins a new
 attempt from a checkpoint.
 """
 
@@ -119,8 +119,8 @@ class LeadActor:
         self._pings: dict[int, tuple[Any, float]] = {}  # number -> reference, when asked
 
     def place(self) -> tuple[Place, None]:
-        """The place of the lead; waits until all servers are there. Raises FingerprintError if one
-        differs."""
+        """The place of the lead; waits until all servers are there. Raises FingerprintError if a server would
+        compute other bits."""
         mine = place_of(self._blueprint.kernels)
         for place in ray.get([other.place.remote() for other in self._others]):
             numerics.check_same(mine.fingerprint, place.fingerprint, f"a server on node {place.node[:12]}")
@@ -132,7 +132,7 @@ class LeadActor:
         return [(actor, start, stop) for actor, (start, stop) in zip(actors, self._ranges, strict=True)]
 
     def run(self, stretch: int, first: int, stop: int, plateau: PlateauState) -> tuple[str, int]:
-        """Trains; waits. Returns what `outcome_of` does."""
+        """Trains; waits. Returns the result of `outcome_of`."""
         self._stretch = stretch
         theirs = [other.run.remote(first, stop, plateau) for other in self._others]
         mine = outcome_of(lambda: self._rounds.run(first, stop, plateau))
@@ -152,12 +152,12 @@ class LeadActor:
 
     def snapshot(self, whole: bool) -> Snapshot:
         server, others = self._rounds.server, [other.snapshot.remote(whole) for other in self._others]
-        found = [(server.snapshot(whole), server.norms), *ray.get(others)]
+        parts = [(server.snapshot(whole), server.norms), *ray.get(others)]
         arrays = {
-            name: value if name == "epoch_totals" else np.concatenate([part[name] for part, _ in found])
-            for name, value in found[0][0].items()
+            name: value if name == "epoch_totals" else np.concatenate([part[name] for part, _ in parts])
+            for name, value in parts[0][0].items()
         }
-        norms = [one for _, norms in found for one in norms]
+        norms = [norm for _, of_part in parts for norm in of_part]
         return Snapshot(server.step, arrays, tuple(health(self._network, norms)))
 
     def beats(self) -> dict[int, float]:

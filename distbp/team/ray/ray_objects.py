@@ -1,7 +1,7 @@
-"""The Ray-objects exchange: between the server and the relays of other nodes, one actor call a step.
+"""The Ray-objects exchange between the server and the relays of other nodes: one actor call a step.
 
-A relay's call pushes its sums and waits in a thread of the server's actor until something newer is published;
-the vector comes back as a reference to one object, which crosses to each node once.
+A relay's call pushes its sums, and waits in a thread of the server's actor until a later phase is published.
+The vector comes back as a reference to one object, which is sent to each node once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ INLINE_BYTES = 100 * 1024
 
 
 def as_object(vector: Array) -> Any:
-    """A copy that can travel: the next update writes to the vector while slow relays still read this one."""
+    """A copy of the vector, to be sent. Slow relays may still read it while the next update writes the
+    vector."""
     return vector.copy() if vector.nbytes <= INLINE_BYTES else ray.put(vector)
 
 
@@ -36,16 +37,16 @@ class RayReply:
         ready, _ = ray.wait([self._reference], timeout=timeout_s)
         if not ready:
             return None
-        found: Publication = ray.get(self._reference)
-        if isinstance(found.vector, ray.ObjectRef):
-            return found._replace(vector=ray.get(found.vector))
-        return found
+        publication: Publication = ray.get(self._reference)
+        if isinstance(publication.vector, ray.ObjectRef):
+            return publication._replace(vector=ray.get(publication.vector))
+        return publication
 
 
 class RayLink:
-    """A `Link` to the server's actor. `calls`, `bytes`: how often it was used, and for how much gradient.
+    """A `Link` to the server's actor. `calls`: how often it was used. `bytes`: of gradient sums sent by it.
 
-    tables: their rows of zeros do not travel. scan: finds the other rows."""
+    tables, scan: see `encode`."""
 
     def __init__(
         self, server: Any, attempt: int, tables: Sequence[SparseTable] = (), scan: Scan = live_rows

@@ -1,8 +1,8 @@
 """A team on Ray: the trainer starts, watches and replaces a parameter-server actor and worker actors.
 
 The trainer's process owns every actor, so none outlives it. It makes one call for a stretch of steps and then
-watches the team. When a worker dies, freezes or is sent away, one call rewrites who hosts what, and the
-others compute its shards within the current step. A replacement joins when the cluster has room. A server is
+watches the team. When a worker dies, freezes or is sent away, one call deals the shards anew, and the other
+workers compute its shards within the current step. A replacement joins when the cluster has room. A server is
 not replaced: its end raises ServerLostError, and the trainer begins a new attempt from a checkpoint.
 """
 
@@ -53,19 +53,19 @@ from distbp.team.ray.recruiting import (
     why_ended,
 )
 
-START_S = 120.0  # to wait for an actor to start; a full cluster may first have to make room
+START_S = 120.0  # the most time for an actor to start; a full cluster may have to make room first
 WATCH_S = 0.05  # between two looks at the team while steps run
-LEAVE_S = 1.0  # for processes to end by themselves
+LEAVE_S = 1.0  # the time for processes to end by themselves
 GROW_S = 1.0  # between two looks at free CPUs
-_LEAD = ""  # stands for a node: the lead of several servers, which is not the only actor of its node
-LOST_IN_VAIN = 8  # plus twice the number wanted: so many losses without a completed step are no accident
+_LEAD = ""  # in place of a node's id: the lead of several servers, which is not the only actor of its node
+LOST_IN_VAIN = 8  # plus twice the number wanted: the most losses without a completed step
 
 
 class RayTeam:
     """A `Team` on a Ray session. Its nodes share nothing but Ray.
 
     handles: the splits of `data`, shared on this node (`share_rows`). changed: called with the reason when
-    workers come or go. early: processes that were started before. The constructor waits until all workers
+    workers come or go. early: processes that were started early. The constructor waits until all workers
     have joined, and calls `check` meanwhile. Raises ExchangeError, FingerprintError, ServerLostError."""
 
     def __init__(
@@ -92,7 +92,7 @@ class RayTeam:
         self._wanted = options.workers
         self._members: dict[int, Member] = {}
         self._lost_in_vain = 0  # workers, since the last stretch of steps
-        self._doubtful: set[str] = set()  # nodes that were silent; the last choice for new workers
+        self._doubtful: set[str] = set()  # nodes that were silent; new workers are not placed there by choice
         self._heartbeats = Heartbeats(options.frozen_s)
         self._grown = time.monotonic()
         self._closed = False
@@ -108,7 +108,7 @@ class RayTeam:
             self._server = head_start.server(early if beside else None, where, blueprint.kernels)
             beginning = self._server.begin.remote(self._sent, snapshot, attempt, beside, late)
             self.nodes[self._home] = Node(self._server)
-        else:  # then the server's node has a relay like all others
+        else:  # the lead's node has a relay like all other nodes
             self._server = Lead.options(scheduling_strategy=where).remote(
                 self._sent, snapshot, attempt, options.servers, options.frozen_s
             )
@@ -162,7 +162,7 @@ class RayTeam:
 
     def evaluate(self, split: str) -> Evaluation:
         shards = self._blueprint.shards
-        found: dict[int, Evaluation] = {}
+        by_shard: dict[int, Evaluation] = {}
         asked: dict[Any, tuple[int, list[int]]] = {}
         for number, ranges in self._ranges().items():
             mine = [s for r in ranges for s in range(r.start, r.stop)]
@@ -171,19 +171,19 @@ class RayTeam:
         while asked:
             for reference in self._look(list(asked)):
                 _, mine = asked.pop(reference)
-                with suppress(RayError):  # it was lost: its shards are computed here
-                    found.update(zip(mine, ray.get(reference), strict=True))
+                with suppress(RayError):  # the worker was lost: its shards are evaluated here
+                    by_shard.update(zip(mine, ray.get(reference), strict=True))
             asked = {r: (number, mine) for r, (number, mine) in asked.items() if number in self._members}
-        if len(found) < shards:
+        if len(by_shard) < shards:
             here = Worker(self._blueprint, self.snapshot().arrays["vector"], self._data)
-            found.update({s: here.evaluate(split, s) for s in range(shards) if s not in found})
-        return combine([found[shard] for shard in range(shards)])
+            by_shard.update({s: here.evaluate(split, s) for s in range(shards) if s not in by_shard})
+        return combine([by_shard[shard] for shard in range(shards)])
 
     def snapshot(self, whole: bool = True) -> Snapshot:
         return self._ask(self._server.snapshot.remote(whole))
 
     def adopt(self, vector: Array) -> bool:
-        if list(self.nodes) != [self._home] or len(self.nodes.servers) > 1:  # relays keep what they have
+        if list(self.nodes) != [self._home] or len(self.nodes.servers) > 1:  # relays keep the old vector
             return False
         self._ask(self._server.adopt.remote(vector))
         return True
@@ -219,7 +219,7 @@ class RayTeam:
             leaving = self._server.close.remote()
             processes[leaving] = self._server, self._server_place
             stuck = list(processes)
-            if not self._server_lost:  # without a server, nobody tells the workers to leave
+            if not self._server_lost:  # without a server, the workers do not learn of the end
                 _, stuck = ray.wait(stuck, num_returns=len(stuck), timeout=LEAVE_S)
         for reference, (actor, place) in processes.items():
             self._end(actor, place if reference in stuck else None)
@@ -276,8 +276,8 @@ class RayTeam:
     # Watching ----------------------------------------------------------------------------------------------
 
     def _look(self, awaited: Sequence[Any]) -> list[Any]:
-        """Waits at most WATCH_S for any of `awaited`, and handles what happened to the team meanwhile.
-        Returns those of `awaited` that are ready. Raises as `_attend` does."""
+        """Waits at most WATCH_S for any of `awaited`, and handles changes of the team meanwhile. Returns the
+        references of `awaited` that are ready. Raises as `_attend` does."""
         serving = [m.serving for m in self._members.values()]
         serving += [n.serving for n in self.nodes.values() if n.serving is not None]
         ready, _ = ray.wait([*awaited, *serving], timeout=WATCH_S)
@@ -287,7 +287,7 @@ class RayTeam:
         return [reference for reference in awaited if reference in ready]
 
     def _attend(self, ready: Collection[Any]) -> None:
-        """Handles what happened since the last look. Raises ServerLostError, WorkerLostError,
+        """Handles losses and arrivals since the last look. Raises ServerLostError, WorkerLostError,
         CorruptionError."""
         silence = self._silence()
         silent = f"gave no sign of life for {self._options.frozen_s:g} s"
@@ -308,7 +308,7 @@ class RayTeam:
         self.nodes.look_at_orders()
         changed = self._grow_or_shrink()
         if (lost or changed) and self._members:
-            self._assign()  # first of all: a step may wait for it
+            self._assign()  # before anything else, because a step may wait for it
         for why in lost.values():
             self._mourn(why)
 
@@ -359,7 +359,7 @@ class RayTeam:
             self._changed(f"a worker joined; {len(self._members)} go on")
         for error in lost:
             self._changed(f"a worker could not join: {short(error)}")
-            if isinstance(error, FingerprintError):  # do not try the same again
+            if isinstance(error, FingerprintError):  # a new worker would be refused, too
                 self._wanted = max(1, len(self._members) + len(self._recruits))
             self._mourn(f"could not join: {short(error)}")
         self._grow_into_free_cpus()

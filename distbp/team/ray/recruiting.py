@@ -1,7 +1,7 @@
 """Workers on their way into a team on Ray: from a requested process to a member that serves.
 
-A worker passes two stages: its process is there, and it has joined. Each worker passes a stage when it is
-ready, so a worker that hangs holds up no other.
+A worker passes two stages: its process is there, and it has joined. Each worker passes a stage as soon as it
+is ready, so a worker that hangs does not hold up others.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Recruits:
 
     start: makes a worker's actor with a scheduling strategy; returns (actor, reference of its place).
     introduce: takes an actor and its place; returns (its row, reference that is ready when it has joined).
-    fingerprint: that of the team."""
+    fingerprint: of the team."""
 
     def __init__(
         self,
@@ -81,8 +81,9 @@ class Recruits:
     def start(self, home: str, members: Sequence[Member], doubtful: Collection[str]) -> None:
         """Asks for one more worker; does not wait.
 
-        It fills the server's node first, where memory is shared, then one node after the other, and doubtful
-        nodes last. If another program has taken the room, Ray finds another place. home: the server's node.
+        Workers fill the server's node first, where memory is shared, then one node after the other, and
+        doubtful nodes last. If another program has taken a CPU meanwhile, Ray finds another node. home: the
+        server's node.
         """
         taken = [m.place.node for m in members] + self.nodes()
         fresh = len(self._waiting) - len(self.nodes())
@@ -128,12 +129,12 @@ class Recruits:
 
     def dismiss(self, node: str | None = None, most: int = MAX_WORKERS) -> int:
         """Ends at most `most` workers on a node (None: on any), the latest first. Returns how many."""
-        found = [
+        references = [
             r
             for r, a in self._waiting.items()
             if node is None or (a.place is not None and a.place.node == node)
         ]
-        leaving = found[::-1][:most]
+        leaving = references[::-1][:most]
         for reference in leaving:
             _end(self._waiting.pop(reference))
         return len(leaving)
@@ -154,8 +155,8 @@ def home_of(here: str) -> str:
     cpus = {n["NodeID"]: n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]}
     if cpus.get(here, 0.0) > 0 or not any(cpus.values()):
         return here
-    found: str = max(sorted(cpus), key=lambda name: cpus[name])
-    return found
+    largest: str = max(sorted(cpus), key=lambda name: cpus[name])
+    return largest
 
 
 def await_start(reference: Any, timeout_s: float, check: Callable[[], None]) -> None:
@@ -169,9 +170,8 @@ def await_start(reference: Any, timeout_s: float, check: Callable[[], None]) -> 
 def end_actor(actor: Any, place: Place | None, here: str, host: Any) -> None:
     """Ends an actor; does not wait.
 
-    With `place` its process is killed, too: Ray asks a process to exit, and a frozen process does not hear
-    that. here: this node. host: the actor of the server or relay on its node, which kills it there; None
-    without one."""
+    With `place` its process is killed, too, because a frozen process does not answer Ray's request to exit.
+    here: this node. host: the actor of the server or relay on its node, which kills it there, or None."""
     with suppress(RayError):
         ray.kill(actor)
     if place is not None and place.node == here:
@@ -182,14 +182,14 @@ def end_actor(actor: Any, place: Place | None, here: str, host: Any) -> None:
 
 
 def why_ended(serving: Any) -> str:
-    """Why a worker has stopped serving, in words that follow "worker N"."""
+    """The reason that a worker has stopped serving, as words that follow "worker N"."""
     try:
         ray.get(serving)
     except RayTaskError as error:
         return f"failed: {short(error)}"
     except RayError as error:
         return f"died ({short(error)})"
-    return "left by itself"
+    return "stopped serving without an error"
 
 
 def short(error: Exception) -> str:
@@ -202,32 +202,30 @@ def short(error: Exception) -> str:
 
 
 def tell_of_cpus(workers: int, changed: Callable[[str], None]) -> None:
-    """Calls `changed` where the cluster has fewer CPUs than workers were asked for."""
+    """Calls `changed` with a text if the cluster has fewer CPUs than workers were asked for."""
     cpus = ray.cluster_resources().get("CPU", 0.0)
     if workers > cpus:
         changed(f"the cluster has {cpus:g} CPUs for {workers} workers; the rest join when more come")
 
 
 def awaited_cpus() -> float:
-    """The CPUs that tasks and actors of the cluster wait for, as Ray tells its autoscaler. Takes
-    milliseconds.
-
-    Requests for more CPUs than any node has do not count: no room that a team makes helps them."""
+    """The CPUs that tasks and actors of the cluster wait for, as Ray reports to its autoscaler. Takes
+    milliseconds. Requests for more CPUs than any node has do not count, because a team cannot help them."""
     from ray.autoscaler.v2.sdk import get_cluster_status  # importing it takes 20 ms, and few jobs need it
 
     largest = max((n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]), default=0.0)
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    found = 0.0
+    total = 0.0
     for demand in status.resource_demands.ray_task_actor_demand:
         for request in demand.bundles_by_count:
             cpus = float(request.bundle.get("CPU", 0.0))
             if cpus <= largest:
-                found += cpus * request.count
-    return found
+                total += cpus * request.count
+    return total
 
 
 def raise_corruption(serving: Any) -> None:
-    """Raises the CorruptionError with which a relay ended, if it did: then the job must stop."""
+    """Raises the CorruptionError with which a relay ended, if there is one: the job must then stop."""
     try:
         ray.get(serving)
     except RayTaskError as error:

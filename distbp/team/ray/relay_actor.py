@@ -50,7 +50,7 @@ class RelayActor:
         return place_of(self._blueprint.kernels), self._segment.handle
 
     def assign(self, number: int, ranges: Mapping[int, Sequence[Range]]) -> None:
-        """Sets who of this node hosts what; see `Orders`."""
+        """Sets the shards of this node's workers; see `Orders`."""
         self._orders.take(number, ranges)
 
     @ray.method(concurrency_group="data")
@@ -60,7 +60,7 @@ class RelayActor:
 
     @ray.method(concurrency_group="rows")
     def rows(self, shard: int) -> Mapping[str, SharedRows]:
-        """The names of a shard's rows, for a worker of this node; waits until the rows have arrived."""
+        """Handles on a shard's rows, for a worker of this node; waits until the rows have arrived."""
         return self._store.rows(shard)
 
     def beats(self) -> dict[int, float]:

@@ -1,6 +1,6 @@
-"""Connects to Ray: to a running cluster, or to a Ray that is embedded in this machine for the time of a run.
+"""Connects to Ray: to a running cluster, or to an embedded Ray on this machine, for the time of a run.
 
-An embedded Ray is for this process alone. Its folder is private, it listens on this machine only, it asks for
+An embedded Ray is for this process alone. Its folder is private, it listens on this machine only, it requires
 a token, and a keeper (see `distbp.team.ray.keeper`) ends it with this process.
 """
 
@@ -32,9 +32,9 @@ from distbp.team.ray.embedding import embedded, keeps_signals
 if TYPE_CHECKING:
     from distbp.team.ray.head_start import HeadStart
 
-# Functions import Ray, because Ray reads settings from the environment at its first import and keeps them:
-# the authentication mode, and what it prints. By default it prints a paragraph to stdout, among the output of
-# the command, for every worker that dies, although the team continues without it.
+# Only functions import Ray, because Ray reads the environment at its first import and keeps the settings: the
+# authentication mode, and what to print. By default it prints a paragraph to stdout, among the output of the
+# command, for every worker that dies, although the team goes on without that worker.
 _QUIET = MappingProxyType({"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"})
 # The path of a socket has at most 107 bytes. Ray's own names below its folder take 66 of them.
 _LONGEST_BASE = 20
@@ -48,14 +48,14 @@ _IMPORTED_BEFORE = (
 )
 
 _FORKED = (
-    "this process was forked from one that had used Ray, and Ray would wait for ever in it. Start processes"
-    " afresh (multiprocessing.get_context('spawn')), or say workers: 0"
+    "this process was forked from one that had used Ray, so Ray would wait for ever in it. Start processes"
+    " with multiprocessing.get_context('spawn'), or set workers: 0"
 )
 
 
 @functools.cache
 def _first_user() -> int:
-    """The process that was the first to use Ray, of this one and those that it was forked from."""
+    """The id of the first process that called this: this process, or one from which it was forked."""
     return os.getpid()
 
 
@@ -65,12 +65,12 @@ def _connected() -> bool:
 
 
 def installed() -> bool:
-    """Whether Ray is installed. A slim install has none."""
+    """Whether Ray is installed."""
     return sys.modules.get("ray") is not None or importlib.util.find_spec("ray") is not None
 
 
 def _without_token() -> bool:
-    """Whether this process has imported Ray without token authentication, which an embedded Ray asks for."""
+    """Whether this process has imported Ray without token authentication, which an embedded Ray requires."""
     if "ray" not in sys.modules:
         return False
     raylet: Any = importlib.import_module("ray._raylet")
@@ -80,7 +80,7 @@ def _without_token() -> bool:
 def join_early(workers: int | str | None, address: str | None) -> AbstractContextManager[RaySession | None]:
     """A connection to a running cluster; waits for it. None if it is not certain that the job needs one.
 
-    A program calls it first of all: the processes of the team start while the program imports its other
+    A program calls this first. The processes of the team then start while the program imports its other
     modules and reads the job. Raises ExchangeError if the cluster cannot be reached."""
     address = address or str(settings.get("RAY_ADDRESS")) or None
     if address is None or not isinstance(workers, int) or workers == 0:
@@ -122,7 +122,7 @@ class RaySession:
             self._start_early()
             return
         if not installed():
-            self._error = ExchangeError(missing("training on workers", "Ray", "ray") + "; or say workers: 0")
+            self._error = ExchangeError(missing("training on workers", "Ray", "ray") + "; or set workers: 0")
             return
         address = address or str(settings.get("RAY_ADDRESS")) or None
         if not address and _without_token():
@@ -151,13 +151,14 @@ class RaySession:
 
     def leave(self) -> None:
         """Begins to leave Ray, as `close` does. Does not wait."""
-        gc.collect()  # a reference to an object of Ray's that is dropped while Ray ends would end the process
+        gc.collect()  # dropping a reference to an object of Ray's while Ray ends would abort the process
         self._over.set()
 
     def close(self) -> None:
         """Leaves Ray, and ends it if this session started it; waits. May be called twice.
 
-        Ctrl-C takes effect afterward: a process that exits while Ray starts or ends in it is aborted."""
+        Ctrl-C takes effect afterward, because a process that exits while Ray starts or ends in it is
+        aborted."""
         if not self.left:
             self.leave()
         interrupted: KeyboardInterrupt | None = None
@@ -189,7 +190,7 @@ class RaySession:
                     except ExchangeError as error:
                         if not left or self._over.is_set() or _TOO_SLOW not in str(error):
                             raise
-                        ending.close()  # ends the parts of it that have started
+                        ending.close()  # ends the parts of Ray that have started
                 self._start_early()
             except BaseException as error:
                 self._error = error
@@ -232,7 +233,7 @@ def _connect(
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _temp_dir=str(home / "r"),  # Ray opens it to everybody, so it lies below a private folder
+                _temp_dir=str(home / "r"),  # all users may read it, so it lies below a private folder
             )
     except Exception as error:  # any class: a slow start raises a bare Exception
         if address is None:
@@ -256,7 +257,7 @@ def _kept(home: Path) -> Iterator[Callable[[], None]]:
     is there; it raises OSError if the folder cannot be made."""
     command = [sys.executable, "-I", "-S", ray_keeper.__file__, str(home), str(os.getpid())]
     pipe = subprocess.PIPE
-    # The keeper has its own session, so that it survives a kill of ours, as by the service's launcher.
+    # The keeper has its own session, so it survives when our process group is killed, as the service does.
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
     ) as keeper:
@@ -276,10 +277,10 @@ def _kept(home: Path) -> Iterator[Callable[[], None]]:
 
 @functools.cache
 def _token() -> str:
-    """The token of this process. There is one for its life, because Ray reads it once."""
+    """The token of this process. It never changes, because Ray reads it only once."""
     return secrets.token_hex(32)
 
 
 def _own_token(home: Path) -> dict[str, str]:
-    """Environment variables for an embedded Ray that no other user of the machine can use."""
+    """Environment variables by which an embedded Ray refuses other users of the machine."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "token")}

@@ -1,4 +1,4 @@
-"""Prepares a process of a team on Ray. Functions import what takes time to import."""
+"""Prepares a process of a team on Ray. Slow imports are inside the functions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def settle(kernels: str, *modules: str, patient: bool = False) -> ExitStack:
     """Prepares this process for computing gradients; waits until all is loaded.
 
     It loads the kernel set, limits BLAS to one thread, and silences NumPy's warnings, each for the life of
-    the process. The system kills the process with the raylet that started it, even if it is frozen.
-    kernels: as of `numerics.kernel_set`. modules: to import, too. patient: loads with a lower priority than
-    other programs. Returns what the process must keep."""
+    the process. The system kills the process together with the raylet that started it, even if it is frozen.
+    kernels: see `numerics.kernel_set`. modules: to import, too. patient: loads with a lower priority than
+    other programs. Returns a stack that the process must keep."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     loading = threading.Thread(target=_load, args=(kernels, modules, patient), name="distbp-load")
@@ -56,4 +56,4 @@ def _load(kernels: str, modules: Sequence[str], patient: bool) -> None:
                 from distbp.nn.ops.rows import compiled
                 from distbp.nn.run_compiled import run_rows
 
-                compiled(run_rows)  # the first one takes long: Numba sets itself up
+                compiled(run_rows)  # the first function takes long, because Numba initializes itself

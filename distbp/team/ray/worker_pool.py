@@ -29,13 +29,13 @@ from distbp.team.ray.head_start import HeadStart
 from distbp.team.ray.recruiting import GONE, LOOK_S, awaited_cpus, end_actor, short
 from distbp.team.training_turns import TrainingTurns
 
-START_S = 120.0  # to wait for a worker to start where no other works
+START_S = 120.0  # the most time for a worker to start while no other works
 GROW_S = 1.0  # between two looks at free CPUs
 
 
 @dataclass(frozen=True, eq=False)
 class LentWorker:
-    """A worker of the pool. number: from 1 on, in the order in which they came. cpus: that it computes on."""
+    """A worker of the pool. number: from 1 on, in the order of arrival. cpus: how many it computes on."""
 
     number: int
     actor: Any
@@ -44,12 +44,13 @@ class LentWorker:
 
 
 class WorkerPool:
-    """A worker for each network that has its turn; it is kept for the next one. Any thread may call it.
+    """Lends a worker to each network that has its turn, and keeps it for the next network. Any thread may
+    call it.
 
-    workers: how many there are for all networks; where they are more than networks, a process has the CPUs of
-    several. data: all rows; handles: its splits in the shared memory of this node. least, most: limits for
-    growing into free CPUs, by more turns; equal: do not. early: processes that were started before; those
-    that are not needed end.
+    workers: their number for all networks; if there are more workers than networks, a process has the CPUs of
+    several workers. data: all rows; handles: its splits in the shared memory of this node. least, most:
+    limits for growing into free CPUs by more turns; if they are equal, the pool does not grow. early:
+    processes that were started early; those that are not needed are ended.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class WorkerPool:
         self._handles = handles
         self._least, self._most = least, most
         self._here = ray.get_runtime_context().get_node_id()
-        # First this node, where memory is shared; if there is no room, any other.
+        # Prefers this node, where memory is shared; if it has no room, any other node.
         self._where: Any = NodeAffinitySchedulingStrategy(self._here, soft=True, _spill_on_unavailable=True)
         self._refused: set[str] = set()  # nodes that would compute other bits
         self._asked: int | None = None  # the number that `scale` was called with last
@@ -91,11 +92,11 @@ class WorkerPool:
     def take(
         self, blueprint: Blueprint, check: Callable[[], None], changed: Callable[[str], None]
     ) -> LentWorker:
-        """A worker for a team of its own, a free or a new one; waits for it. Calls `check` meanwhile, which
-        may raise an error, and `changed` with the reason when a worker is refused.
+        """Lends a free or a new worker; waits for it. Calls `check` meanwhile, which may raise an error, and
+        `changed` with the reason when a worker is refused.
 
-        Raises ServerLostError if it dies while it starts, FingerprintError if every node would compute other
-        bits, ExchangeError if no network has a worker for START_S and there is no room for one."""
+        Raises ServerLostError if the worker dies while it starts, FingerprintError if every node would
+        compute other bits, ExchangeError if for START_S no network has a worker and none can start."""
         actor = beginning = None
         until = time.monotonic() + START_S
         try:
@@ -133,8 +134,8 @@ class WorkerPool:
                 end_actor(actor, None, self._here, None)
 
     def _why_refused(self, place: Place, kernels: str, cpus: int) -> str:
-        """Why a worker is refused, and no worker starts on its node from now on; "" if it computes the same
-        bits. Raises FingerprintError if no other node has so many CPUs."""
+        """The reason to refuse a worker that would compute other bits; "" if it computes the same. After a
+        refusal no worker starts on its node. Raises FingerprintError if no other node has `cpus` CPUs."""
         try:
             mine = numerics.fingerprint(kernels)
             numerics.check_same(mine, place.fingerprint, f"a worker on node {place.node[:12]}")
@@ -149,7 +150,7 @@ class WorkerPool:
             return str(error)
 
     def give_back(self, worker: LentWorker) -> None:
-        """Takes a worker back that waits for calls. It ends if no other network needs it."""
+        """Takes back a worker that waits for calls. Ends it if no other network needs it."""
         with self._lock:
             self._lent.discard(worker)
             self._free.append(worker)
@@ -157,7 +158,7 @@ class WorkerPool:
         self._end(ending)
 
     def lose(self, worker: LentWorker) -> None:
-        """Ends a worker that died, that gives no sign of life, or that is in the middle of a call."""
+        """Ends a worker that died, gives no sign of life, or is in the middle of a call."""
         with self._lock:
             self._lent.discard(worker)
         self._end([worker])
@@ -176,8 +177,8 @@ class WorkerPool:
             end_actor(worker.actor, worker.place, self._here, None)
 
     def rows_for(self, worker: LentWorker) -> Any:
-        """All rows, for a call to a worker: the names of the shared ones, or a reference of one object, which
-        crosses to each node once and is mapped there."""
+        """All rows, for a call to a worker: handles on shared memory on this node; else a reference to one
+        object, which is sent to each node once and mapped there."""
         if worker.place.node == self._here:
             return self._handles
         with self._lock:
@@ -186,9 +187,9 @@ class WorkerPool:
             return self._sent
 
     def scale(self, workers: int) -> bool:
-        """Sets how many workers there are for all networks. From now on free CPUs do not change that.
+        """Sets the number of workers for all networks. From now on free CPUs do not change it.
 
-        Returns whether the last call asked for another number."""
+        Returns whether the number differs from that of the last call."""
         with self._lock:
             before, self._asked = self._asked, workers
             self._least = self._most = 0
@@ -203,8 +204,8 @@ class WorkerPool:
         self.turns.resize(workers // self.cpus)
 
     def grow(self) -> None:
-        """Sets how many networks train at a time by the CPUs that are free, where it may. Ends free workers
-        that are too many."""
+        """Adapts the number of networks that train at the same time to the free CPUs, within the limits. Ends
+        free workers that are not needed."""
         with self._lock:
             ending = self._surplus(self.turns.left)
             least, most = self._least, self._most
@@ -252,7 +253,7 @@ def _place(beginning: Any) -> Place:
 
 
 def _plain(rows: PreparedRows) -> PreparedRows:
-    """The rows as they travel: what is mapped from a file is read when they are sent."""
+    """The rows to be sent. Inputs that are mapped from a file are read when the rows are sent."""
     return PreparedRows(
         np.asarray(rows.inputs), rows.targets, rows.weights, rows.preprocessing, windows=rows.windows
     )
