@@ -238,7 +238,7 @@ def test_no_limit_is_silent(more: str, rows: int, notes: list[str]) -> None:
         ),
         (
             "members: 3\nworkers: 2\naudit: 0.1\n",
-            ["audit compares two workers of one network; it does nothing where several train apart"],
+            ["audit compares two workers of one network; it does nothing with several networks"],
         ),
     ],
 )

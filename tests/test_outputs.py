@@ -201,7 +201,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "nothing is learned": (
         {"loss": {name: {"type": "mse", "factor": 0} for name in LOSS}},
-        ["loss: has the factor 0 for every output, so that nothing is learned; raise one"],
+        ["loss: has the factor 0 for every output, so nothing is learned; raise one"],
     ),
     "metrics": (
         {"metrics": ["accuracy", "kind.acuracy", "sure.mae"]},
@@ -270,9 +270,7 @@ def test_faults_are_told_all_at_once(name: str) -> None:
 
 
 def test_a_mapping_of_columns_needs_several_losses() -> None:
-    message = (
-        "data.target: has no column, so that it is a mapping from outputs, but loss is one; name the column"
-    )
+    message = "data.target: has no column, so it is a mapping from outputs, but loss is one; name the column"
     with pytest.raises(JobError, match=message):
         make_job(data={"train": {"format": "table", "path": "a.csv"}, "target": {"kind": "a"}})
 
@@ -536,7 +534,7 @@ def test_a_model_without_probabilities(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": ["cat", "dog", "owl"]}, "classes is no mapping from the outputs"),
+        ({"classes": ["cat", "dog", "owl"]}, "classes is not a mapping from the outputs"),
         ({"classes": {"kind": ["cat", "dog"], "place": None, "sure": None}}, "classes is not a list of 3"),
         ({"loss": {"kind": {"type": "softmax_cross_entropy"}}}, "and it has no loss"),
         ({"loss": {"type": "mse"}}, "no layer takes the output of this one"),
@@ -616,4 +614,4 @@ def test_schema_and_reference_know_of_it() -> None:
     schema = job_schema()["properties"]["loss"]
     mapping = next(one for one in schema["anyOf"] if one.get("type") == "object")
     assert mapping["additionalProperties"]["anyOf"][1]["properties"]["factor"]["minimum"] == 0
-    assert "a mapping from the names of layers to such" in reference()
+    assert "a mapping from the names of layers to losses" in reference()

@@ -82,7 +82,7 @@ def test_a_trial_of_one_epoch_is_allowed() -> None:
     """A job that was written out keeps its warm-up, which is longer than a trial."""
     full = TrainingJob.from_mapping(RECIPE).to_mapping()
     job = TrainingJob.from_mapping(overridden(full, ["epochs=1"], "job.yaml"))
-    told = "the warm-up of 2 epochs does not end: training does after 1, below the base rate"
+    told = "the warm-up of 2 epochs does not end: training ends after 1, below the base rate"
     assert told in notes_about(job, {}, 1)
     assert told not in notes_about(job.replace(epochs=2), {}, 1)
 
@@ -267,7 +267,7 @@ def test_a_job_of_objects_is_that_of_mappings(recipe: str) -> None:
         ),
         (
             {"data": {**TABLE, "target": {"a": "y", "b": "z"}}},
-            "data.target: has no column, so that it is a mapping from outputs, but loss is one; name the"
+            "data.target: has no column, so it is a mapping from outputs, but loss is one; name the"
             " column, or write a mapping in loss, too",
         ),
     ],
@@ -340,7 +340,7 @@ def test_every_setting_that_has_no_place_is_named() -> None:
     with pytest.raises(JobError) as error:
         overridden(read_yaml(JOB), settings, "job.yaml")
     assert "epoch: 'epoch' is not known; did you mean 'epochs'?" in str(error.value)
-    assert "'epochs' is not PATH=VALUE, as optimizer.learning_rate=0.01" in str(error.value)
+    assert "'epochs' is not PATH=VALUE, for example optimizer.learning_rate=0.01" in str(error.value)
     assert str(error.value).count("model.layers is a list of 2, whose items are named 0 to 1") == 2
     assert "loss: is not valid YAML" in str(error.value)
     assert len(error.value.faults) == 5

@@ -120,7 +120,7 @@ def test_each_input_is_scaled_by_itself(tmp_path: Path) -> None:
     own = np.concatenate(
         [steps[: int(n)] for steps, n in zip(series.reshape(60, 7, 2), lengths[:, 0], strict=True)]
     )
-    np.testing.assert_allclose(own.mean(0), 0, atol=1e-12)  # of all steps that are no padding
+    np.testing.assert_allclose(own.mean(0), 0, atol=1e-12)  # of all steps that are not padding
     np.testing.assert_allclose(own.std(0), 1)
     np.testing.assert_array_equal(lengths[:, 0], [len(row) for row in x["series"]])
 
@@ -241,7 +241,7 @@ def test_other_faults_of_the_data_are_named(tmp_path: Path) -> None:
     with pytest.raises(JobError) as caught:
         job(data={"train": {**source, "lengths": "series_lengths"}})
     assert [fault.path for fault in caught.value.faults] == ["data.train.lengths"]
-    assert "the network has several; write a mapping from the ragged ones to names" in str(caught.value)
+    assert "the network has several; write a mapping from ragged inputs to names" in str(caught.value)
 
 
 def test_rows_that_hold_them_side_by_side_are_checked() -> None:

@@ -1,7 +1,7 @@
-"""Pairs that do not fit, found in the job alone. Each check is a function job -> faults and a row of
-`CHECKS`, which names the fields it looks at: it is left out where one of them is already at fault.
+"""Checks between the fields of a job. Each check is a function from the job to faults, and a row of `CHECKS`,
+which names the fields that it looks at. A check is left out if one of these fields is already at fault.
 
-`distbp.job.data_checks` has those that need the data.
+`distbp.job.data_checks` has the checks that need the data.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def _names_fit(job: TrainingJob) -> Iterator[Fault]:
 
 
 def tensors_fit(layers: Iterable[Any], input_shape: Shape | None) -> Iterator[Fault]:
-    """What does not fit in the tensors that layers share."""
+    """Yields the faults of the tensors that layers share. input_shape: of one row; None: not known."""
     layers, known = tuple(layers), {DATA: input_shape}
     known |= {index: shape for index, shape, _ in shapes(layers, input_shape)}
-    found = [
+    tensors = [
         parameter_shapes(layer, [None if source is None else known[source] for source in sources])
         for layer, sources in zip(layers, wire(layers)[0], strict=True)
     ]
-    for place, message in share(layers, found, unknown)[1]:
+    for place, message in share(layers, tensors, unknown)[1]:
         yield Fault(f"model.layers.{place}", message)
 
 
@@ -72,11 +72,11 @@ def _shared_tensors_fit(job: TrainingJob) -> Iterator[Fault]:
 def _ids_stay(job: TrainingJob) -> Iterator[Fault]:
     if named := named_inputs(job.model.layers):
         most = 1 << np.finfo(job.dtype).nmant + 1
-        for index, one in enumerate(named):
-            if (one.ids_below or 0) > most:
-                text = f"holds ids up to {one.ids_below:,}, but {job.dtype} has whole numbers up to {most:,};"
-                yield Fault(f"model.layers.{index}", f"{text} take dtype: float64")
-            if one.ids_below is not None and one.scale != 1:
+        for index, entry in enumerate(named):
+            if (entry.ids_below or 0) > most:
+                text = f"holds ids up to {entry.ids_below:,}, but {job.dtype} has whole numbers up to"
+                yield Fault(f"model.layers.{index}", f"{text} {most:,}; take dtype: float64")
+            if entry.ids_below is not None and entry.scale != 1:
                 yield Fault(f"model.layers.{index}.scale", "would change its ids; leave it out")
         if job.data.scale != 1:
             yield Fault("data.scale", "would change every input; give each input layer a scale")
@@ -97,17 +97,17 @@ def _ids_stay(job: TrainingJob) -> Iterator[Fault]:
 def lengths_dropped(
     layers: Iterable[Any], data: bool = True, input_shape: Shape | None = None
 ) -> list[Fault]:
-    """Layers that would let padding count. data: whether the data have lengths."""
+    """The faults of layers that would count padding. data: whether the data have lengths."""
     layers = tuple(layers)
-    found = dropping(layers, wire(layers)[0], data, input_shape)
-    return [Fault(f"model.layers.{at}", message) for at, message in found]
+    faults = dropping(layers, wire(layers)[0], data, input_shape)
+    return [Fault(f"model.layers.{at}", message) for at, message in faults]
 
 
 def _lengths_stay(job: TrainingJob) -> Iterator[Fault]:
     lengths = getattr(job.data.train, "lengths", None)
     several = bool(named_inputs(job.model.layers))
     if several and isinstance(lengths, str):
-        text = "are of one input, and the network has several; write a mapping from the ragged ones to names"
+        text = "are of one input, and the network has several; write a mapping from ragged inputs to names"
         yield Fault("data.train.lengths", text)
     yield from lengths_dropped(job.model.layers, isinstance(lengths, str) and not several)
 
@@ -146,15 +146,15 @@ def _something_to_train(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _dense_layers_look_at_data(job: TrainingJob) -> Iterator[Fault]:
-    """Initializers by the data know what a dense layer's sums are, and what enters it."""
+    """Initializers that look at the data are only for dense layers, of networks that share no tensors."""
     shares = any(layer.shares is not None for layer in job.model.layers)
     for index, layer in enumerate(job.model.layers):
-        for option, found in initializers_of(layer).items():
-            path, what = f"model.layers.{index}.{option}", found.by_data
+        for option, initializer in initializers_of(layer).items():
+            path, what, name = f"model.layers.{index}.{option}", initializer.by_data, initializer.type
             if what and layer.by_data.get(option) != what:
-                yield Fault(path, f"{found.type} looks at the data, and is for the {what} of dense layers")
+                yield Fault(path, f"{name} looks at the data, and is for the {what} of dense layers")
             elif what and shares:
-                yield Fault(path, f"{found.type} looks at the data; where layers share tensors take another")
+                yield Fault(path, f"{name} looks at the data; where layers share tensors take another")
 
 
 def _shards_fit_the_batch(job: TrainingJob) -> Iterator[Fault]:
@@ -191,7 +191,7 @@ def _batches_normalize(job: TrainingJob) -> Iterator[Fault]:
 def _workers_have_work(job: TrainingJob) -> Iterator[Fault]:
     if job.shards == "auto":
         return
-    wanted, several = least_workers(job), networks(job)  # which train side by side, each with its own shards
+    wanted, several = least_workers(job), networks(job)  # each network has its own shards
     if wanted > several * job.shards:
         path = "workers.min" if isinstance(job.workers, WorkerRange) else "workers"
         most = f"shards ({job.shards})" + (f" times networks ({several})" if several > 1 else "")
@@ -203,9 +203,9 @@ def _workers_have_work(job: TrainingJob) -> Iterator[Fault]:
 
 
 def watchable(job: TrainingJob) -> list[str]:
-    """The metrics that evaluations give, by their name in metrics.jsonl.
+    """The metrics that can be watched, by their names in metrics.jsonl.
 
-    Those of the validation set only where the job has one, or has its data from Python.
+    Metrics of the validation set are among them if the job names such a set, or gets its data from Python.
     """
     measured = job.data.validation is not None or splits_off(job, "validation")
     if not measured and job.data.train is not None and job.data.train.type != "arrays":
@@ -235,8 +235,8 @@ def _early_stopping_watches(job: TrainingJob) -> Iterator[Fault]:
 
 
 def _plateau(job: TrainingJob) -> tuple[str, Any]:
-    """The schedule of the learning rate that waits for no more progress, behind any warm-up, with its path;
-    None where there is none."""
+    """The path and the instance of `reduce_on_plateau` in the schedule, also behind warm-ups; None
+    without."""
     schedule: Any = job.optimizer.schedule
     path = "optimizer.schedule"
     while isinstance(schedule, WarmUp):
@@ -376,5 +376,6 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
 
 
 def check_job(job: TrainingJob, without: frozenset[str] = frozenset()) -> list[Fault]:
-    """Every pair that does not fit. `without`: fields at fault already, whose checks are left out."""
+    """The faults between the fields of a job. `without`: fields that are already at fault; checks that look
+    at one of these are left out."""
     return [fault for check, needs in CHECKS if not needs & without for fault in check(job)]

@@ -1,4 +1,4 @@
-"""The parts of a job that say what the columns of a table are."""
+"""The parts of a job about the columns of a table: target, split, windows, kinds of columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ else:
 
 
 def _name(value: Any) -> Any:
-    """Columns without a header are named by their numbers, which YAML reads as such."""
+    """Columns without a header are named by their numbers, which YAML reads as whole numbers."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -39,34 +39,34 @@ ColumnName = Annotated[Text, BeforeValidator(_name), Field(min_length=1), Words(
 
 
 class Target(JobPart):
-    """What is predicted: a column of the table. Its name alone will do."""
+    """The column of a table that is predicted. Its name alone is enough."""
 
-    column: ColumnName = Field(description="the name of the column; its number where there is no header")
+    column: ColumnName = Field(description="the name of the column; its number if there is no header")
     scale: Literal["none", "standard"] = Field(
         default="none",
-        description="standard: values are trained with mean 0 and deviation 1 (of the training rows), and"
-        " predicted in their own units; losses and metrics of training are those of the scaled values",
+        description="standard: values are trained with mean 0 and standard deviation 1 (of the training rows)"
+        " and predicted in their own units; losses and metrics of training are those of the scaled values",
     )
     clip: Flag | None = Field(
         default=None,
-        description="true: predict gives no value below the least or above the largest of the training rows;"
-        " losses and metrics are those of the values before that",
+        description="true: predicted values are clipped to the range of the training rows; losses and metrics"
+        " are those of the values before clipping",
     )
 
 
 class Split(JobPart):
-    """Shares of the rows of `train` that only measure. Rows are split first; all statistics are those of
-    the rows that train."""
+    """Shares of the rows of `train` for validation and test. Rows are split first; all statistics are
+    computed from the remaining training rows."""
 
     validation: Number = Field(default=0.15, ge=0, lt=1, description="share of the validation set; 0: none")
     test: Number = Field(default=0.15, ge=0, lt=1, description="share of the test set; 0: none")
     by: Literal["auto", "random", "stratified", "group", "time"] = Field(
         default="auto",
-        description="auto: by data.group or data.time where they are given, stratified for classes, else"
-        " random; stratified: every class has its share in each set; group: rows of one group stay together;"
+        description="auto: by data.group or data.time if they are given, stratified for classes, else random;"
+        " stratified: every class has the same share in each set; group: rows of one group stay together;"
         " time: the latest rows are the test set",
     )
-    seed: Whole = Field(default=0, ge=0, lt=1 << 64, description="of the draw")
+    seed: Whole = Field(default=0, ge=0, lt=1 << 64, description="seed of the random split")
 
     @model_validator(mode="after")
     def _rows_are_left(self) -> Split:
@@ -77,17 +77,17 @@ class Split(JobPart):
 
 
 class Windows(JobPart):
-    """Samples from a series. A sample is `length` rows, one after the other: the input columns, and the
-    target itself where it is a number. Its target is that of a later row. No window crosses into another set
-    or series."""
+    """Samples that are windows of a series. The inputs of a sample are `length` consecutive rows: the input
+    columns, and the target column if it is a number. Its target is that of a later row. A window lies within
+    one set and one series."""
 
     length: Whole = Field(gt=0, description="rows of a window")
-    stride: Whole = Field(default=1, gt=0, description="rows from the start of a window to that of the next")
-    horizon: Whole = Field(default=1, gt=0, description="rows from the last of a window to its target's")
+    stride: Whole = Field(default=1, gt=0, description="rows from the start of a window to the next start")
+    horizon: Whole = Field(default=1, gt=0, description="rows from the last row of a window to its target")
     difference: Flag = Field(
         default=False,
-        description="train on the change of the target since the last row of the window; predictions are its"
-        " values again. For series that wander; needs target.scale: standard",
+        description="train on the change of the target since the last row of the window; predictions are"
+        " values again. For series whose level drifts; needs target.scale: standard",
     )
 
 
@@ -97,8 +97,8 @@ def _target(value: Any) -> Any:
 
 
 def _one_or_several(value: Any) -> str | None:
-    """Which member of the union a value can be: a target, or a mapping from outputs to targets, which has no
-    `column`."""
+    """The tag of a value in the union: "one" target, or "several", a mapping from outputs to targets, which
+    has no key `column`."""
     if isinstance(value, Target):
         return "one"
     if not isinstance(value, Mapping):
@@ -113,7 +113,7 @@ TargetField = Annotated[
         | Annotated[
             dict[Text, Annotated[_ONE, BeforeValidator(_target)]],
             Field(min_length=1),
-            Words("a mapping from each output to such"),
+            Words("a mapping from each output to its target"),
             Tag("several"),
         ],
         Discriminator(_one_or_several),
@@ -123,7 +123,7 @@ TargetField = Annotated[
 
 
 def targets_in(target: Target | Mapping[str, Target] | None) -> dict[str, Target]:
-    """The targets that `data.target` names by output, "" where it is the only one."""
+    """The targets in `data.target`, by output; by "" if there is only one."""
     if target is None:
         return {}
     return {"": target} if isinstance(target, Target) else {name: target[name] for name in sorted(target)}
@@ -133,6 +133,6 @@ Columns = Annotated[
     dict[ColumnName, ColumnKind],
     BeforeValidator(_names),
     at_most(MAX_COLUMNS, "mapping"),
-    Words("a mapping from the name of a column, a pattern (x_*) or others to its kind"),
+    Words("a mapping from the name of a column, a pattern (x_*) or `others` to its kind"),
 ]
 Missing = Annotated[tuple[Annotated[str, BeforeValidator(_text)], ...], at_most(1000)]

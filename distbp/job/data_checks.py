@@ -1,4 +1,4 @@
-"""What does not fit between a job and its data: shapes, classes against units, labels against values."""
+"""Checks that a job fits its data: shapes, the number of classes, labels or values."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def check_against_data(
     lengths: bool = False,
     entry: Columns | None = None,
 ) -> list[Fault]:
-    """Every fault that shows only once the data is known; empty where the job can be trained.
+    """The faults between a job and its data; none if the job can be trained.
 
     `input_shape`: of one row of the training set, as the layers take it, () for a single number. `targets`:
-    what the training targets are to the loss, of several outputs by name. `rows`: of each split by name,
-    where known. `lengths`: whether rows have some. `entry`: by which the rows of a table enter.
+    the training targets as the loss takes them; of several outputs by name. `rows`: of each split by name, if
+    known. `lengths`: whether rows have lengths. `entry`: the layer by which the rows of a table enter.
     """
     layers, strange = of_columns(job.model.layers, entry, unknown)
     faults = [Fault(f"model.layers.{at}", message) for at, message in strange]
@@ -53,7 +53,7 @@ def check_against_data(
     faults += tensors_fit(layers, input_shape)
     if lengths:
         faults += lengths_dropped(layers, True, input_shape)
-    if job.data.truncated_bptt_steps is None:  # else steps past the end weigh nothing
+    if job.data.truncated_bptt_steps is None:  # in windows of series, steps past the end weigh 0
         faults += lengths_left(layers, job.loss, lengths)
     if faults:
         return faults
@@ -71,10 +71,10 @@ def check_against_data(
 def notes_about(
     job: TrainingJob, rows: Mapping[str, int], shards: int, workers: int | str | None = None
 ) -> list[str]:
-    """What is allowed but may surprise: no limit is silent. `shards`: resolved. `workers`: in place of the
+    """Notes on settings that are allowed but may surprise. `shards`: resolved. `workers`: in place of the
     job's."""
     wanted = job.workers if workers is None else workers
-    notes, several = [], networks(job)  # which train apart, each with its own shards
+    notes, several = [], networks(job)  # each network has its own shards
     if isinstance(wanted, int) and wanted > (most := several * shards):
         hosts = "1 worker has" if most == 1 else f"{most} workers have"
         each = f" for each of {several} networks" if several > 1 else ""
@@ -83,7 +83,7 @@ def notes_about(
             f" {counted(shards, 'shard')}{each}"
         )
     if job.audit and several > 1:
-        notes.append("audit compares two workers of one network; it does nothing where several train apart")
+        notes.append("audit compares two workers of one network; it does nothing with several networks")
     elif job.audit and wanted in (0, 1):
         notes.append("audit compares two workers with each other; it does nothing with fewer")
     notes += _warm_up_that_never_ends(job)
@@ -100,7 +100,7 @@ def _warm_up_that_never_ends(job: TrainingJob) -> Iterator[str]:
     ):
         if wanted is not None and length is not None and wanted > length:
             yield (
-                f"the warm-up of {wanted:g} {unit} does not end: training does after {length}, below the"
+                f"the warm-up of {wanted:g} {unit} does not end: training ends after {length}, below the"
                 " base rate"
             )
 
@@ -165,7 +165,7 @@ def _class_weights(job: TrainingJob, targets: Targets) -> Iterator[Fault]:
 
 
 def class_number(label: int | str, names: Sequence[Any]) -> int | None:
-    """The number of the class that a key of `class_weight` names; None: there is none."""
+    """The number of the class that a key of `class_weight` names; None if there is no such class."""
     text = str(label)
     if names and isinstance(names[0], bool):
         text = {"0": "false", "1": "true"}.get(text, text.lower())

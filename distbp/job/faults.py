@@ -1,8 +1,9 @@
-"""From pydantic's errors to faults a person can mend: what was found, what is allowed, the nearest name.
+"""Rewrites pydantic's errors as faults that a person can mend: the value found, what is allowed, the nearest
+name.
 
-Every part of a job derives from `JobPart`, whose validator rewrites pydantic's errors while it still knows
-which fields the part has. So a fault's path holds only what the user wrote (no union tags, no names of
-validators).
+Every part of a job derives from `JobPart`. Its validator rewrites pydantic's errors while the fields of the
+part are still known. So the path of a fault has only keys that the user wrote, and no union tags or names of
+validators.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def shown(value: Any) -> str:
 
 
 def unknown(value: str, known: Iterable[str]) -> str:
-    """'momentom' is not known; did you mean 'momentum'? known: adam, momentum, sgd"""
+    """A message such as: 'momentom' is not known; did you mean 'momentum'? known: adam, momentum, sgd"""
     names = sorted(known)
     near = nearest(value, names)
     hint = f"; did you mean {near!r}?" if near else ";"
@@ -60,8 +61,8 @@ def unknown(value: str, known: Iterable[str]) -> str:
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:
-    """The name that `value` most likely was meant to be (the shortest that contains it, or close to it), or
-    None. Upper case and dashes do not count."""
+    """The known name that `value` was most likely meant to be: the shortest one that contains it, else the
+    closest; None if none is close. Case, dashes and spaces do not count."""
     names = sorted(known)
     if len(value) > _SHOWN:
         return None
@@ -69,12 +70,12 @@ def nearest(value: str, known: Iterable[str]) -> str | None:
     if plain in names:
         return plain
     longer = [name for name in names if len(plain) >= 4 and plain in name]
-    found = longer or difflib.get_close_matches(plain, names, n=1, cutoff=0.6)
-    return min(found, key=len, default=None)
+    candidates = longer or difflib.get_close_matches(plain, names, n=1, cutoff=0.6)
+    return min(candidates, key=len, default=None)
 
 
 def line(location: Location, message: str, found: Any = None) -> InitErrorDetails:
-    """One fault as pydantic carries it from inner parts to outer ones."""
+    """A fault in the form in which pydantic passes it from inner parts to outer parts."""
     return {
         "type": PydanticCustomError("fault", "{text}", {"text": message}),
         "loc": location,
@@ -87,13 +88,14 @@ def raised(title: str, lines: Sequence[InitErrorDetails]) -> ValidationError:
 
 
 def located(lines: Iterable[Mapping[str, Any]]) -> tuple[Fault, ...]:
-    """The faults of pydantic's error details, in the order of the fields; without those only counted."""
-    found = {Fault(".".join(map(str, e["loc"])), e["msg"]): None for e in lines if not _counted(e)}
-    return tuple(found)
+    """The faults in pydantic's error details, each once, in order; without faults that are only counted."""
+    return tuple(
+        dict.fromkeys(Fault(".".join(map(str, e["loc"])), e["msg"]) for e in lines if not _counted(e))
+    )
 
 
 def left_out(lines: Iterable[Mapping[str, Any]]) -> int:
-    """How many faults were only counted."""
+    """The number of faults that are only counted."""
     return sum(map(_counted, lines))
 
 
@@ -106,7 +108,7 @@ def details(error: ValidationError) -> list[Any]:
 
 
 class JobPart(BaseModel):
-    """A part of a job: immutable, no other fields than its own, every fault with its path."""
+    """A part of a job. It is immutable, refuses unknown fields, and reports every fault with its path."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -126,11 +128,11 @@ class JobPart(BaseModel):
 
 
 def native(value: Any) -> Any:
-    """What Python's other libraries give, as Python's own values: NumPy's scalars, arrays and types, series,
+    """Converts values of other libraries to Python's own: NumPy's scalars, arrays and types, pandas series,
     paths; also within mappings and lists."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if hasattr(value, "to_dict") and hasattr(value, "index"):  # a series: its index says the keys
+    if hasattr(value, "to_dict") and hasattr(value, "index"):  # a series, whose index has the keys
         return native(value.to_dict())
     if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
         return np.dtype(value).name
@@ -142,7 +144,7 @@ def native(value: Any) -> Any:
 
 
 def at_most(count: int, what: str = "list") -> BeforeValidator:
-    """Refuses more items before time is spent on each of them."""
+    """A validator that refuses more than `count` items before time is spent on each."""
 
     def check(value: Any) -> Any:
         if isinstance(value, Mapping | list | tuple) and len(value) > count:
@@ -154,7 +156,7 @@ def at_most(count: int, what: str = "list") -> BeforeValidator:
 
 
 def _without_most_strange(part: type[BaseModel], value: Any) -> tuple[Any, int]:
-    """`value` with `MOST_FAULTS` keys that `part` does not have, and how many more there were."""
+    """Returns `value` with at most `MOST_FAULTS` unknown keys, and the number of unknown keys removed."""
     if not isinstance(value, Mapping) or len(value) <= len(part.model_fields) + MOST_FAULTS:
         return value, 0
     strange = [key for key in value if key not in part.model_fields][MOST_FAULTS:]
@@ -165,18 +167,18 @@ def _without_most_strange(part: type[BaseModel], value: Any) -> tuple[Any, int]:
 def explain(
     part: type[BaseModel], value: Any, errors: Sequence[Any], more: int = 0
 ) -> list[InitErrorDetails]:
-    """Pydantic's errors about `value`, a candidate for `part`, rewritten; the last may only count others.
-    more: how many others are known of."""
+    """Rewrites pydantic's errors about `value`, a candidate for `part`. The last line returned may only count
+    further faults. more: how many further faults are known already."""
     above = {error["loc"][:n] for error in errors for n in range(len(error["loc"]))}
     named = [
         error
         for error in errors
         if not _counted(error)
-        # Only items at fault are missing, and they have their own faults.
+        # A tuple counts as too short if its items are at fault, and these have their own faults.
         and not (error["type"] == "too_short" and error["loc"] in above)
     ]
     more += left_out(errors) + max(0, len(named) - MOST_FAULTS)
-    # To find the name that was meant takes time, so it is done for those that will be told.
+    # Finding the nearest name takes time, so only errors that will be shown are rewritten.
     lines = _rewritten(part, value, named[:MOST_FAULTS])
     if more:
         lines.append({**line((), ""), "type": PydanticCustomError("fault", "", {"more": more})})
@@ -197,7 +199,7 @@ def _rewritten(part: type[BaseModel], value: Any, errors: Sequence[Any]) -> list
         name = str(location[0]) if location else ""
         absent = error["type"] == "missing" and len(location) == 1
         if absent and name in meant:
-            continue  # the misspelt key says it already
+            continue  # the fault of the misspelt key names this field
         if name in fields and _is_union(fields[name]) and not absent:
             if name not in unions:
                 unions.add(name)
@@ -208,7 +210,8 @@ def _rewritten(part: type[BaseModel], value: Any, errors: Sequence[Any]) -> list
 
 
 def _explain_union(name: str, field: FieldInfo, whole: Any, errors: Sequence[Any]) -> list[InitErrorDetails]:
-    """The members of a union are tagged (see `distbp.job.parts`): path (field, tag, place inside)."""
+    """Rewrites the errors of a union. Its members are tagged (see `distbp.job.parts`), so a path is (field,
+    tag, place inside)."""
     exact, general = [], []
     for error in errors:
         if error["loc"][:1] != (name,):
@@ -221,7 +224,7 @@ def _explain_union(name: str, field: FieldInfo, whole: Any, errors: Sequence[Any
             exact.append(line((name, *inside), _plain_message(error), error.get("input")))
         else:
             general.append(line((name,), f"must be {allowed_field(field)}, not {shown(whole)}", whole))
-    # That a list is no number need not be told where something is said of its items.
+    # If items of a list are at fault, it need not be said that a list is not a number.
     return exact if exact and isinstance(whole, list | tuple) else general + exact
 
 

@@ -67,29 +67,29 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, ColumnFacts], targe
     if facts[target].missing:
         why += f"; {counted(facts[target].missing, 'row')} without one are left out (bad_rows: skip)"
     if not measured:
-        why += f"; {counted(there, 'row')} are too few to set some apart, so that nothing is measured"
+        why += f"; {counted(there, 'row')} are too few to set some apart, so nothing is measured"
     text = write_yaml(page)
     TrainingJob.from_yaml(text, f"the first job for {source['path']}")
     return text, why
 
 
 def _different(numbers: ColumnFacts) -> float:
-    """How many values a column has at most, as every format tells it."""
+    """The largest possible number of different values in a column; infinite if it is not known."""
     if numbers.type != "whole" or numbers.low is None or numbers.high is None:
         return math.inf
     return numbers.high - numbers.low + 1
 
 
 def _name(path: str) -> str:
-    """A name for people, of the file's."""
+    """A name for people, made from the file's."""
     stem = PurePath(path).name.split(".")[0]
     name = "".join(c if c.isalnum() and c.isascii() else "-" for c in stem).strip("-")
     return name[:100] or "table"
 
 
 def task_of(target: ColumnFacts) -> tuple[int, str]:
-    """How many classes the target has, 0 where it is a number to be predicted, and why. Raises DataError
-    where nothing can be learned of it."""
+    """Returns the number of the target's classes (0: it is predicted as a value), and the reason as text.
+    Raises DataError if the column cannot be a target."""
     levels = target.levels
     if target.type == "empty" or (target.low is not None and target.low == target.high):
         raise _constant(target)
@@ -115,14 +115,13 @@ def task_of(target: ColumnFacts) -> tuple[int, str]:
 
 def _constant(target: ColumnFacts) -> DataError:
     return DataError(
-        f"the target {target.name!r} has one value in all rows, so that there is nothing to learn; choose"
-        " another"
+        f"the target {target.name!r} has one value in all rows, so there is nothing to learn; choose another"
     )
 
 
 def _kind(facts: ColumnFacts, number: Mapping[str, Any]) -> Any:
-    """The kind that a column gets, as a job writes it; one whose cells are all missing is dropped. number:
-    the kind of numbers."""
+    """The kind of a column, as a job writes it. A column whose cells are all missing is dropped. number: the
+    kind of columns of numbers."""
     if facts.type == "empty":
         return "drop"
     kind = kinds.automatic(facts)
@@ -130,10 +129,10 @@ def _kind(facts: ColumnFacts, number: Mapping[str, Any]) -> Any:
 
 
 def counting(facts: Mapping[str, ColumnFacts], target: str | None) -> list[str]:
-    """Columns that only count the rows; none where nothing else can be an input."""
-    inputs = [one for one in facts.values() if one.name != target and kinds.automatic(one).type != "text"]
-    found = [one.name for one in inputs if _counts(one)]
-    return found if len(found) < len(inputs) else []
+    """The columns that only count the rows; none if there is no other input."""
+    inputs = [f for f in facts.values() if f.name != target and kinds.automatic(f).type != "text"]
+    counters = [column.name for column in inputs if _counts(column)]
+    return counters if len(counters) < len(inputs) else []
 
 
 def _counts(facts: ColumnFacts) -> bool:

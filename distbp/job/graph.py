@@ -1,4 +1,4 @@
-"""The layers of a job as a graph that is drawn: what each takes, its shape, its parameters, its faults."""
+"""Draws the layers of a job as a graph in text, with their inputs, shapes, parameters and faults."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from distbp.nn.sharing import Sharing, parameter_shapes, share
 from distbp.nn.wiring import DATA, INPUT, wire
 
 WIDTH = 80
-MOST_DRAWN = 100  # layers, below faults
-# Fields of a layer that a picture leaves out, beside how its parameters begin.
+MOST_DRAWN = 100  # layers of a graph that is drawn below faults
+# Fields of a layer that a drawing leaves out; initializers are left out, too.
 _UNSHOWN = ("type", "name", "inputs", "shares", "features")
 
 
 @dataclass(frozen=True)
 class GraphNode:
-    """A layer. `sources`: numbers of layers, -1 the data, None for `names` that are not known. `shape`: of
-    its output, None where it is not known. `tensors`: the parameters that it has, name -> shape; `shared`:
-    those of other layers that it uses, in words. `wrong`: it is at fault. `loss`: of an output, its loss in
-    words, "" where it is not known; None: it is no output."""
+    """A layer. `sources`: the layers that it takes, by number; -1: the data; None: its name in `names` is not
+    known. `shape`: of its output, or None if it is not known. `tensors`: its parameters, name -> shape.
+    `shared`: the parameters of other layers that it uses, as text. `wrong`: whether it is at fault. `loss`:
+    of an output its loss as text, "" if it is not known; None: the layer is not an output."""
 
     number: int
     type: str
@@ -59,13 +59,13 @@ def size(shape: Shape | None) -> str:
 def graph_of(
     layers: Sequence[Layer], input_shape: Shape | None, faults: Sequence[Fault] = (), loss: Any = None
 ) -> tuple[GraphNode, ...]:
-    """The nodes of layers whose names and shapes may be at fault. input_shape: None where it is not known.
-    loss: of the job; None: the last layer gives the outputs."""
+    """The nodes of layers whose names and shapes may be at fault. input_shape: of one row, or None if it is
+    not known. loss: of the job; None: the last layer is the only output."""
     words = _losses(layers, loss)
-    wiring, found = wire(layers)[0], list(shapes(layers, input_shape))
-    given = {DATA: input_shape, **{number: shape for number, shape, _ in found}}
+    wiring, outcomes = wire(layers)[0], list(shapes(layers, input_shape))
+    given = {DATA: input_shape, **{number: shape for number, shape, _ in outcomes}}
     places = [fault.path.split(".") for fault in faults if fault.path.startswith("model.layers.")]
-    wrong = {place[2] for place in places} | {str(number) for number, _, problem in found if problem}
+    wrong = {place[2] for place in places} | {str(number) for number, _, problem in outcomes if problem}
     tensors = [
         parameter_shapes(layer, [None if source is None else given[source] for source in sources])
         for layer, sources in zip(layers, wiring, strict=True)
@@ -86,18 +86,18 @@ def graph_of(
 
 
 def _losses(layers: Sequence[Layer], loss: Any) -> dict[int, str]:
-    """Of the layers that are outputs, their losses in words."""
+    """The loss of each output as text, by the number of its layer."""
     if not isinstance(loss, Losses):
         return {len(layers) - 1: "" if loss is None else loss.type}
     words = {
-        one.name: one.loss.type if one.factor == 1 else f"{one.factor:g} x {one.loss.type}"
-        for one in loss.outputs
+        output.name: output.loss.type if output.factor == 1 else f"{output.factor:g} x {output.loss.type}"
+        for output in loss.outputs
     }
     return {n: words[layer.name] for n, layer in enumerate(layers) if layer.name in words}
 
 
 def is_graph(nodes: Sequence[GraphNode]) -> bool:
-    """Whether it is more than a list: a layer takes something else than what stands above it."""
+    """Whether some layer takes anything but the layer above it."""
     return any(node.sources != (node.number - 1,) for node in nodes)
 
 
@@ -108,12 +108,12 @@ def _called(layers: Sequence[Layer], source: int | None, at: int, layer: Layer) 
 
 
 def _shared(layers: Sequence[Layer], sharing: Sharing, number: int) -> str:
-    found = [(name, layers[owner].name) for (user, name), owner in sharing.items() if user == number]
-    return ", ".join(f"{name} of {owner!r}" for name, owner in found)
+    shared = [(name, layers[owner].name) for (user, name), owner in sharing.items() if user == number]
+    return ", ".join(f"{name} of {owner!r}" for name, owner in shared)
 
 
 def _options(layer: Any) -> str:
-    """What is said of a layer, but for what is left out anyhow: `units 8, tanh`."""
+    """The options of a layer that differ from their defaults, as text: `units 8, tanh`."""
     said, unshown = [], {*_UNSHOWN, *initializers_of(layer)}
     for field in fields(layer.as_written):
         value = getattr(layer, field.name)
@@ -130,7 +130,7 @@ def _options(layer: Any) -> str:
 
 
 def _listed(values: Sequence[Any]) -> str:
-    """Sizes, or names."""
+    """Sizes (3 x 3) or names (a, b) as text."""
     return (", " if values and isinstance(values[0], str) else " x ").join(map(str, values))
 
 
@@ -141,7 +141,7 @@ def _default(field: Field[Any]) -> Any:
 def drawing_of(
     layers: Sequence[Layer], input_shape: Shape | None, faults: Sequence[Fault], loss: Any = None
 ) -> str:
-    """The drawing that stands below the faults of a graph, "" where none is in its layers or it is a list."""
+    """The drawing to show below faults; "" if no fault is in a layer, or if the layers form a plain list."""
     if len(layers) > MOST_DRAWN or not any(fault.path.startswith("model.layers.") for fault in faults):
         return ""
     nodes = graph_of(layers, input_shape, faults, loss)
@@ -149,37 +149,37 @@ def drawing_of(
 
 
 def lanes(wiring: Sequence[Sequence[int | None]], ranks: Mapping[int, int]) -> dict[int, int]:
-    """For the data (-1) and each layer a lane, from 0: there it stands, and what it gives runs down to the
-    last layer that takes it. Nothing else is in that lane meanwhile.
+    """Assigns a lane (column), from 0 on, to the data (-1) and to each layer. A layer stands in its lane, and
+    its output runs down the lane to the last layer that takes it. Nothing else is in the lane meanwhile.
 
-    `ranks`: how far down each stands; what takes from another stands further down.
+    `ranks`: the row of each layer; a layer is in a lower row (a larger number) than its sources.
     """
-    last = {one: rank + 1 for one, rank in ranks.items()}
+    last = {number: rank + 1 for number, rank in ranks.items()}
     for number, sources in enumerate(wiring):
         for source in sources:
             if source is not None:
                 last[source] = max(last[source], ranks[number])
-    found: dict[int, int] = {}
+    placed: dict[int, int] = {}
 
     def ends_here(number: int) -> list[int]:
         sources = wiring[number] if number != DATA else ()
-        return sorted(found[s] for s in sources if s is not None and last[s] == ranks[number])
+        return sorted(placed[s] for s in sources if s is not None and last[s] == ranks[number])
 
-    # Those that continue the lane of what they take come first.
+    # A layer continues the lane of a source that ends here, if there is one.
     for number in sorted(ranks, key=lambda n: (ranks[n], n)):
         rank = ranks[number]
-        taken = {lane for one, lane in found.items() if last[one] > rank}
+        taken = {lane for other, lane in placed.items() if last[other] > rank}
         own = [lane for lane in ends_here(number) if lane not in taken]
         if not own:
-            waiting = {found[one] for one in found if last[one] == rank}
+            waiting = {lane for other, lane in placed.items() if last[other] == rank}
             own = [next(lane for lane in range(len(ranks) + 1) if lane not in taken | waiting)]
-        found[number] = own[0]
-    return found
+        placed[number] = own[0]
+    return placed
 
 
 def drawn(nodes: Sequence[GraphNode], input_shape: Shape | None) -> Iterator[str]:
-    """The graph in lines of at most 80 columns: a `*` for each layer, and what it gives runs down from there.
-    Above each stand the shapes that it takes."""
+    """The graph in lines of at most 80 columns. A `*` stands for each layer, and its output runs down from
+    there. Above each layer are the shapes of its inputs."""
     outputs = [node.number for node in nodes if node.loss is not None]
     wiring = [node.sources for node in nodes] + [tuple(outputs)] * (len(outputs) > 1)
     where = lanes(wiring, {n: n for n in range(DATA, len(wiring))})
@@ -187,16 +187,16 @@ def drawn(nodes: Sequence[GraphNode], input_shape: Shape | None) -> Iterator[str
     for node in nodes:
         last |= {source: node.number for source in node.sources if source is not None}
     last |= dict.fromkeys(outputs, len(nodes))
-    many = max(where.values()) + 1
+    columns = max(where.values()) + 1
     given = {DATA: input_shape, **{node.number: node.shape for node in nodes}}
 
     def line(marks: Mapping[int, str], text: str) -> str:
-        rails = "".join(marks.get(place, " ") for place in range(2 * many - 1))
-        return textwrap.shorten(text, WIDTH - 2 * many - 3, placeholder=" ...").join((f"  {rails}  ", ""))
+        rails = "".join(marks.get(place, " ") for place in range(2 * columns - 1))
+        return textwrap.shorten(text, WIDTH - 2 * columns - 3, placeholder=" ...").join((f"  {rails}  ", ""))
 
-    def passing(after: int, at: int) -> dict[int, str]:
-        """Of what was made before a layer and is taken by it or later ones."""
-        return {2 * where[one]: "|" for one in where if one < after and last[one] >= at}
+    def passing(before: int, at: int) -> dict[int, str]:
+        """The marks of layers above layer `before` whose outputs layer `at` or a later layer takes."""
+        return {2 * where[n]: "|" for n in where if n < before and last[n] >= at}
 
     yield line({2 * where[DATA]: "*"}, INPUT).rstrip()
     for node in nodes:
@@ -212,7 +212,7 @@ def drawn(nodes: Sequence[GraphNode], input_shape: Shape | None) -> Iterator[str
             marks[own] = "+" if own in taken else "."
         shown = [size(given.get(source)) if source is not None else "?" for source in node.sources]
         if len(shown) > 1 or None in node.sources:
-            shown = [f"{name}: {one}" for name, one in zip(node.names, shown, strict=True)]
+            shown = [f"{name}: {shape}" for name, shape in zip(node.names, shown, strict=True)]
         yield line(marks, ",  ".join(shown)).rstrip()
         marks = {**passing(node.number, node.number + 1), own: "*"}
         text = node.title + (f"  ({node.options})" if node.options else "")
@@ -222,6 +222,6 @@ def drawn(nodes: Sequence[GraphNode], input_shape: Shape | None) -> Iterator[str
     ends = {2 * where[number]: "|" for number in outputs}
     sizes = [size(nodes[number].shape) for number in outputs]
     if len(outputs) > 1:
-        sizes = [f"{nodes[n].name}: {one}" for n, one in zip(outputs, sizes, strict=True)]
+        sizes = [f"{nodes[n].name}: {shape}" for n, shape in zip(outputs, sizes, strict=True)]
     yield line(ends, ",  ".join(sizes)).rstrip()
     yield line(dict.fromkeys(ends, "*"), "outputs").rstrip()

@@ -7,8 +7,8 @@ the annotation of a field that holds one of them. The field takes
     he_normal                     a name alone, where every option has a default
     HeNormal()                    an instance, from Python; its options are checked as well
 
-and always holds an instance of the dataclass. Options that hold other kinds (a layer's initializer, a
-warm-up's next schedule) name the table by `choices=`, and take the same three spellings.
+and always holds an instance of the dataclass. An option that holds another kind (a layer's initializer, a
+warm-up's next schedule) names its table by `choices=`, and takes the same three spellings.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from distbp.core.options import REQUIRED, OptionError
 from distbp.job.faults import JobPart, Words, line, nearest, raised, shown, unknown
 
 Tables = Mapping[str, Mapping[str, Any]]
-# Where a JSON Schema will hold the kinds of a table; `distbp.job.schema` puts the real place.
+# A stand-in for the place of a table's kinds in a JSON Schema; `distbp.job.schema` puts in the real place.
 PLACE = "https://distbp.invalid/kinds/"
 
 
@@ -78,8 +78,8 @@ _SCALARS: Mapping[Any, Any] = types.MappingProxyType({int: Whole, float: Number,
 class Kind:
     """Metadata that makes a field hold an instance of one of the dataclasses of a table.
 
-    `key` is what the job calls the field `type` (`format` for data). Models are made when first needed: there
-    are dozens, and schedules hold schedules.
+    `key` is the job's name for the field `type` (`format` for data). Models are made when they are first
+    needed, because there are dozens, and because schedules hold schedules.
     """
 
     def __init__(self, name: str, what: str, tables: Tables, key: str = "type") -> None:
@@ -91,7 +91,7 @@ class Kind:
         self._models: dict[str, type[BaseModel]] = {}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        # Not a union of pydantic's: that would put its tags into the paths of errors.
+        # Not a union of pydantic's, which would put its tags into the paths of errors.
         return core_schema.no_info_plain_validator_function(
             self.validate,
             serialization=core_schema.plain_serializer_function_ser_schema(
@@ -128,7 +128,7 @@ class Kind:
             return self.table[name](**fields)
         except OptionError as error:
             raise raised(self.what, [line((error.field,), str(error), value)]) from None
-        except ValueError as error:  # what the dataclass itself refuses: options that do not go together
+        except ValueError as error:  # options that the dataclass refuses together
             raise raised(self.what, [line((), f"{name}: {error}", value)]) from None
 
     def _read(self, value: Any) -> tuple[str, dict[Any, Any]]:
@@ -207,7 +207,7 @@ def _model(name: str, cls: type, what: str, tables: Tables, key: str) -> type[Ba
 
 
 def _each_at_least(least: int) -> collections.abc.Callable[[Any], Any]:
-    """A check of a whole number or a pair of them; words and None pass."""
+    """A check of a whole number or a pair of whole numbers. Text and None pass."""
 
     def check(value: Any) -> Any:
         numbers = value if isinstance(value, tuple) else (value,)
@@ -246,14 +246,15 @@ def one_of(names: collections.abc.Iterable[str]) -> Any:
 
 
 def kind(name: str, what: str, tables: Tables, key: str = "type") -> Any:
-    """The annotation of a field that holds a row of `tables[name]`. `what` is one of them, in messages."""
+    """The annotation of a field that holds a row of `tables[name]`. `what`: the word for a row, in
+    messages."""
     known = Kind(name, what, tables, key)
     return Annotated[Any, known, Words(known.allowed)]
 
 
 def _annotation(hint: Any) -> Any:
-    """A dataclass's type hint with strict scalars: no text for numbers, no true for 1. A hint is a scalar,
-    words, a tuple, a mapping, or a union of them."""
+    """A dataclass's type hint with strict scalars: text is not a number, and true is not 1. A hint is a
+    scalar, a literal, a tuple, a mapping, or a union of these."""
     if hint in _SCALARS:
         return _SCALARS[hint]
     origin = get_origin(hint)
@@ -269,11 +270,11 @@ def _annotation(hint: Any) -> Any:
 
 
 def _by_spelling(members: tuple[Any, ...]) -> Any:
-    """A union of text, a mapping, and perhaps None, of which faults speak of the member that was meant."""
-    there = [one for one in members if one is not type(None)]
-    if len(there) == 1:
+    """A union of text, a mapping, and perhaps None. Faults are only those of the member that was meant."""
+    some = [member for member in members if member is not type(None)]
+    if len(some) == 1:
         return Union.__getitem__(members)
-    tagged = [Annotated[one, Tag("mapping" if get_origin(one) is dict else "text")] for one in there]
+    tagged = [Annotated[member, Tag("mapping" if get_origin(member) is dict else "text")] for member in some]
     union: Any = Annotated[Union.__getitem__(tuple(tagged)), Discriminator(_spelling)]
     return union | None if type(None) in members else union
 
@@ -283,8 +284,8 @@ def _spelling(value: Any) -> str | None:
 
 
 def plain(value: Any, key: str = "type") -> Any:
-    """Dataclass instances as mappings, tuples as lists: what JSON and YAML can hold. Options that are None as
-    they are by default are left out. `key`: see `Kind`; options that are kinds are of the same table, or
+    """Converts dataclass instances to mappings and tuples to lists, for JSON and YAML. Options that are None
+    by default and here are left out. `key`: see `Kind`. Options that are kinds are of the same table, or
     their key is `type`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {

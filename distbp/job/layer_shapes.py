@@ -1,4 +1,4 @@
-"""The shapes of a job's layers, whose names and inputs may be at fault, and its outputs."""
+"""The shapes of a job's layers and outputs. Names and inputs of the layers may be at fault."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from distbp.nn.wiring import DATA, places_of, unknown_name, wire
 
 
 def last_activation(layers: Iterable[Any], index: int | None = None) -> str | None:
-    """The activation that makes the outputs of layer `index` (None: of the last one); None where it is not
-    known."""
+    """The activation that makes the outputs of layer `index` (None: the last layer); None if not known."""
     layers = tuple(layers)
     wiring = wire(layers)[0]
     index = len(layers) - 1 if index is None else index
@@ -24,9 +23,9 @@ def last_activation(layers: Iterable[Any], index: int | None = None) -> str | No
 
 
 def shapes(layers: Iterable[Any], input_shape: Shape | None) -> Iterator[tuple[int, Shape | None, str]]:
-    """For each layer its number, the shape it gives (None: not known) and what is wrong with it, or "".
+    """Yields for each layer its number, its output shape (None: not known), and its fault as text, or "".
 
-    Without an input shape it is known from the first layer that says its own.
+    Without an input shape, shapes are known from the first layer on that states its own (`own_shape`).
     """
     layers = tuple(layers)
     known: dict[int | None, Shape | None] = {DATA: input_shape}
@@ -57,7 +56,7 @@ def output_shapes(layers: Sequence[Any], loss: Any, input_shape: Shape | None = 
 
 def heads_known(layers: Sequence[Any], loss: Any, otherwise: int) -> Heads | None:
     """The outputs as far as they are known from a job alone: where their shape is not, `otherwise` numbers.
-    None where the loss names what is no layer."""
+    None where the loss names what is not a layer."""
     found = output_shapes(layers, loss)
     if not found:
         return None

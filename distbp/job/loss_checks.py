@@ -34,14 +34,14 @@ def outputs_exist(job: TrainingJob) -> Iterator[Fault]:
         why += " or write one loss with its type"
         yield Fault(f"loss.{name}", f"names no layer: {why if nameless else message}")
     if not any(part.factor for part in parts_of(job.loss)):
-        yield Fault("loss", "has the factor 0 for every output, so that nothing is learned; raise one")
+        yield Fault("loss", "has the factor 0 for every output, so nothing is learned; raise one")
 
 
 def lengths_left(layers: Sequence[Any], loss: Any, data: bool) -> list[Fault]:
     """Outputs whose steps have lengths, so that a loss would count padding. data: whether the data have
     some."""
     text = (
-        "gives the steps of rows that have lengths to the loss, so that padding would count; put a layer"
+        "gives the steps of rows that have lengths to the loss, so padding would count; put a layer"
         " after it that uses them, as average_steps, last_step, or a recurrent one; or, where each step has a"
         " target, set data.truncated_bptt_steps"
     )

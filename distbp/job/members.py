@@ -1,4 +1,4 @@
-"""Members and restarts: one job that trains several networks, which differ by their seeds alone."""
+"""Members and restarts: a job that trains several networks, which differ only by their seeds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MAX_MEMBERS = 100
 
 
 def seed_of(seed: int, number: int) -> int:
-    """The seed of a network, a pure function of the job's seed and its number; that of network 0 is the job's
-    own. Jobs of neighboring seeds share no network."""
+    """The seed of network `number`, a pure function of the job's seed and the number. Network 0 has the job's
+    own seed. Jobs with neighboring seeds have no network in common."""
     if number == 0:
         return seed
     return int(generator(seed, Purpose.MEMBER, number).integers(1 << 63))
@@ -29,16 +29,16 @@ def networks(job: TrainingJob) -> int:
 
 
 def member_job(job: TrainingJob, number: int) -> TrainingJob:
-    """The job of one network: that of the first is the job without members, to the bit."""
+    """The job of network `number`. That of network 0 trains the same bits as the job without members."""
     fewer: dict[str, Any] = {}
-    if job.shards != "auto" and least_workers(job) > job.shards:  # they are for several networks
+    if job.shards != "auto" and least_workers(job) > job.shards:  # more workers than one network can use
         most = {"min": job.shards, "max": job.shards}
         fewer["workers"] = most if isinstance(job.workers, WorkerRange) else job.shards
     return job.replace(members=1, restarts=1, seed=seed_of(job.seed, number), **fewer)
 
 
 def least_workers(job: TrainingJob) -> int:
-    """How many workers the job asks for at least; 0 where it has none, or leaves their number open."""
+    """The least number of workers that the job asks for; 0 for `workers: 0` and "auto"."""
     workers = job.workers.min if isinstance(job.workers, WorkerRange) else job.workers
     return 0 if workers == "auto" else workers
 

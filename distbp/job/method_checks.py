@@ -1,4 +1,5 @@
-"""What methods that do not go down the gradient of a batch cannot be given, found in the job alone."""
+"""Checks of jobs whose optimizer does not descend along the gradient of a batch. They look at the job
+alone."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def whole_batches_fit(job: TrainingJob) -> Iterator[Fault]:
-    """A search along a line compares losses at several points: each must be the same function of the
-    parameters, and the gradient its own."""
+    """A line search compares losses at several points, so all must be values of one function of the
+    parameters, and the gradient must be that function's."""
     name = job.optimizer.type
     if not job.optimizer.whole_batch:
         return
@@ -34,33 +35,33 @@ def whole_batches_fit(job: TrainingJob) -> Iterator[Fault]:
     if any(group.rate != 1 for group in (job.parameter_groups or {}).values()):
         yield Fault(
             "parameter_groups",
-            f"give tensors a rate, and {name} has none: it finds how far to go; leave them out",
+            f"give tensors a rate, and {name} has none: it searches for its step length; leave them out",
         )
     for index, layer in enumerate(job.model.layers):
         path = f"model.layers.{index}"
         if layer.random:
             yield Fault(
                 path,
-                f"{layer.type} makes the loss random, and {name} compares losses of one step with those of"
-                " another; leave it out, or use another optimizer",
+                f"{layer.type} makes the loss random, and {name} compares losses of different steps; leave it"
+                " out, or use another optimizer",
             )
         if layer.rows_needed > 1:
             yield Fault(
                 path,
-                f"{layer.type} keeps statistics, which would remember points that {name} tries and gives up;"
-                " use layer_normalization, or another optimizer",
+                f"{layer.type} keeps running statistics, which would include points that {name} tries and"
+                " rejects; use layer_normalization, or another optimizer",
             )
 
 
 def copies_fit(job: TrainingJob) -> Iterator[Fault]:
-    """Copies are evaluated as a model that predicts."""
+    """Evolution evaluates copies of the parameters as in prediction."""
     name = job.optimizer.type
     for index, layer in enumerate(job.model.layers if job.optimizer.copies else ()):
         if layer.random or layer.rows_needed > 1:
             yield Fault(
                 f"model.layers.{index}",
-                f"{layer.type} learns or draws while a gradient is computed, and {name} computes none; leave"
-                " it out, or use another optimizer",
+                f"{layer.type} learns or draws while a gradient is computed, but {name} computes no gradient;"
+                " leave it out, or use another optimizer",
             )
 
 
@@ -73,7 +74,7 @@ def one_server_fits(job: TrainingJob) -> Iterator[Fault]:
 
 
 def takes_whole_batches(optimizer: Any) -> bool:
-    """Of an optimizer in any spelling, right or wrong."""
+    """Whether an optimizer, unchecked and in any spelling, takes the whole training set in each step."""
     name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "type", None)
     if isinstance(optimizer, Mapping):
         name = optimizer.get("type")

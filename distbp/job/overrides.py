@@ -1,5 +1,5 @@
-"""Fields of a job set from outside, as `optimizer.learning_rate=0.01`: the path as faults and `docs/job.md`
-write it, a layer by its number, and a value in YAML."""
+"""Sets fields of a job by texts such as `optimizer.learning_rate=0.01`: a path as in faults and
+`docs/job.md`, with layers by their numbers, and a value in YAML."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from distbp.job.recipes import RECIPES
 from distbp.job.text import read_yaml
 from distbp.job.training_job import TrainingJob
 
-_SHORT = {"train": "format", "validation": "format", "test": "format"}  # what a name alone says; else type
+_SHORT = {"train": "format", "validation": "format", "test": "format"}  # keys for names alone; else "type"
 
 
 def overridden(fields: Any, settings: Iterable[str], source: str) -> Any:
-    """The fields of a job, as they were read, with every `path=value` of `settings` in place. Whether a job
-    may have such fields is found when it is checked. Raises JobError with every setting that has no place."""
+    """The fields of a job, as they were read, with the `path=value` of each setting put in. The result is not
+    checked. Raises JobError with every setting whose path does not exist."""
     faults = []
     for setting in settings:
         path, equals, text = setting.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
-            faults.append(Fault("", f"{shown(setting)} is not PATH=VALUE, as optimizer.learning_rate=0.01"))
+            text = f"{shown(setting)} is not PATH=VALUE, for example optimizer.learning_rate=0.01"
+            faults.append(Fault("", text))
             continue
         try:
             value = read_yaml(text, path)
@@ -44,7 +45,7 @@ class _NoPlaceError(Exception):
 
 
 def _with(value: Any, keys: list[str], new: Any, above: tuple[str, ...]) -> Any:
-    """`value`, at the path `above`, with `new` at `keys` in it."""
+    """A copy of `value`, which is at the path `above`, with `new` at the path `keys` in it."""
     if not keys:
         return new
     key, *rest = keys
@@ -56,7 +57,7 @@ def _with(value: Any, keys: list[str], new: Any, above: tuple[str, ...]) -> Any:
         number = int(key)
         changed = _with(value[number], rest, new, (*above, key))
         return [*value[:number], changed, *value[number + 1 :]]
-    if isinstance(value, str):  # a name alone, which stands for all its defaults
+    if isinstance(value, str):  # the name of a kind, with default options
         kind = "kind" if "columns" in above else _SHORT.get(above[-1], "type")
         value = {kind: value}
     if not above:
@@ -66,7 +67,7 @@ def _with(value: Any, keys: list[str], new: Any, above: tuple[str, ...]) -> Any:
             value = {**value, key: _default(key, value)}
     if not isinstance(value, Mapping):
         raise _NoPlaceError(f"{'.'.join(above)} is {shown(value)}, which has no fields")
-    for count in range(len(keys), 1, -1):  # the name of a column, in which there are dots
+    for count in range(len(keys), 1, -1):  # the name of a column may have dots
         if (name := ".".join(keys[:count])) in value:
             key, rest = name, keys[count:]
             break
@@ -75,9 +76,9 @@ def _with(value: Any, keys: list[str], new: Any, above: tuple[str, ...]) -> Any:
 
 
 def _default(name: str, job: Mapping[str, Any]) -> dict[str, Any]:
-    """What a field is where the job does not say it: its type, where it has one."""
+    """The value of a field that the job leaves out: a mapping with its default type, if it has one."""
     model = job.get("model")
     if isinstance(model, Mapping) and model.get("recipe") in RECIPES:
-        return {}  # the recipe has one
+        return {}  # the recipe chooses the type
     kind = getattr(TrainingJob.model_fields[name].default, "type", None)
     return {} if kind is None else {"type": kind}

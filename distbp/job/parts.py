@@ -1,5 +1,5 @@
-"""The parts of a job, smallest first. What each field means stands in its description, once, for the JSON
-Schema, the reference page and the faults."""
+"""The parts of a job. The description of a field is used in the JSON Schema, the reference page and
+faults."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ else:  # each holds an instance of a row of the table
     Source = kind("formats", "data format", TABLES, key="format")
     Layer = kind("layers", "layer", TABLES)
     _LOSS = LossKind("losses", "loss", TABLES)
-    _ALLOWED = f"{_LOSS.allowed}; or a mapping from the names of layers to such"
+    _ALLOWED = f"{_LOSS.allowed}; or a mapping from the names of layers to losses"
     Loss = Annotated[Any, _LOSS, Words(_ALLOWED)]
     Optimizer = kind("optimizers", "optimizer", TABLES)
-    Kept = one_of(("preparation", "optimizer"))  # of the model that a job begins with
+    Kept = one_of(("preparation", "optimizer"))  # parts of the model that a job begins with
 
 
 class Data(JobPart):
-    """Where the samples lie, and what is done to the inputs before the first layer."""
+    """The data sets, and the scaling of the inputs before the first layer."""
 
     train: Source | None = Field(
-        default=None, description="the training set; left out where train() is given arrays"
+        default=None, description="the training set; left out if train() is given arrays"
     )
     validation: Source | None = Field(
-        default=None, description="measured every `evaluate_every` epochs; not trained on"
+        default=None, description="the validation set, evaluated every `evaluate_every` epochs"
     )
-    test: Source | None = Field(default=None, description="measured once, at the end")
+    test: Source | None = Field(default=None, description="the test set, evaluated once, at the end")
     folder: Text | None = Field(
-        default=None, description="paths are relative to it; left out: to the job's own file"
+        default=None, description="the folder that paths are relative to; left out: that of the job's file"
     )
     scale: Number = Field(default=1.0, gt=0, description="divides every input (255 for bytes)")
     standardize: Flag = Field(
@@ -62,16 +62,16 @@ class Data(JobPart):
     )
     targets: Literal["inputs"] | None = Field(
         default=None,
-        description="inputs: each row is compared with itself, as the first layer takes it (autoencoders);"
-        " left out: with the targets that the data holds",
+        description="inputs: the target of each row is the row itself, as the first layer takes it"
+        " (autoencoders); left out: the targets of the data",
     )
     truncated_bptt_steps: Whole | None = Field(
         default=None,
         ge=1,
         le=1 << 16,
-        description="of arrays whose rows are series, with a target for each step: cut them into windows of"
-        " so many steps, through which recurrent layers carry their states; backpropagation ends where a"
-        " window begins",
+        description="of arrays whose rows are series with a target for each step: cut them into windows of"
+        " this number of steps; recurrent layers carry their states from window to window, and"
+        " backpropagation ends where a window begins",
     )
     bad_rows: Literal["refuse", "skip"] = Field(
         default="refuse",
@@ -80,54 +80,55 @@ class Data(JobPart):
     )
     target: TargetField | None = Field(
         default=None,
-        description="of a table: the column to predict, and whether its values are scaled; where loss is a"
-        " mapping, such a one for each output",
+        description="of a table: the column to predict, and whether its values are scaled; if loss is a"
+        " mapping, a mapping from each output to its target",
     )
     columns: Columns | None = Field(
         default=None,
-        description="of a table: what each column is, by its name or a pattern; others: of those that are not"
-        " named, auto unless told",
+        description="of a table: the kind of each column, by its name or a pattern; others: the kind of all"
+        " columns that are not named, auto by default",
     )
     missing: Missing | None = Field(
         default=None,
-        description="of a table: the texts of missing cells; left out: the empty one, ?, NA, N/A, n/a,"
+        description="of a table: the texts of missing cells; left out: the empty text, ?, NA, N/A, n/a,"
         " #N/A, NaN, nan, NULL, null, None",
     )
     weight: ColumnName | None = Field(
         default=None,
-        description="of a table: the column of the rows' weights; no input unless columns name it",
+        description="of a table: the column of the rows' weights; not an input unless columns name it",
     )
     group: ColumnName | None = Field(
         default=None,
-        description="of a table: rows with one value here stay in one set; no input unless columns name it",
+        description="of a table: a column; rows with the same value in it stay in one set; not an input"
+        " unless columns name it",
     )
     time: ColumnName | None = Field(
         default=None,
-        description="of a table: later rows measure what earlier ones taught; no input unless columns"
-        " name it",
+        description="of a table: the column of the rows' times; the latest rows are for test and validation;"
+        " not an input unless columns name it",
     )
     split: Split | None = Field(
-        default=None, description="of a table: which share of the rows of train only measures"
+        default=None, description="of a table: the shares of the rows of train for validation and test"
     )
 
     windows: Windows | None = Field(
         default=None,
-        description="of a table: the samples are windows of its rows in the order of data.time; rows of one"
-        " data.group are a series; the sets are cut by time, unless split.by is group",
+        description="of a table: samples are windows of its rows in the order of data.time; the rows of one"
+        " data.group form a series; the sets are split by time, unless split.by is group",
     )
 
     @model_validator(mode="after")
     def _one_scaling(self) -> Data:
         if self.standardize and self.scale != 1:
-            text = "changes nothing beside standardize: true; leave one of them out"
+            text = "has no effect with standardize: true; leave one of them out"
             raise raised("Data", [line(("scale",), text)])
         return self
 
 
 class Model(JobPart):
-    """The network: layers in order. Each takes the output of the one above, or of those that its
-    `inputs` name. Or a recipe, which is written out when the job is read, with an optimizer, epochs, a batch
-    size and early stopping where the job says none."""
+    """The network: layers in order. Each takes the output of the layer above, or of the layers that its
+    `inputs` name. Or a recipe, which is written out as layers when the job is read. A recipe also chooses
+    optimizer, epochs, batch size and early stopping if the job does not."""
 
     layers: Annotated[tuple[Layer, ...], at_most(MAX_LAYERS)] = Field(
         default=(), min_length=1, max_length=MAX_LAYERS, description="from the inputs to the outputs"
@@ -135,21 +136,21 @@ class Model(JobPart):
     recipe: RecipeName | None = Field(
         default=None,
         exclude=True,
-        description="in place of layers: a network with all that belongs to it; `distbp describe --yaml`"
+        description="in place of layers: a network with settings that suit it; `distbp describe --yaml`"
         " writes it out",
     )
     outputs: Whole | None = Field(
         default=None,
         ge=1,
         exclude=True,
-        description="of a recipe: the numbers that the last layer gives, one a class or a value; left out: 1",
+        description="of a recipe: the number of outputs, one for each class or value; left out: 1",
     )
     rows: Whole | None = Field(
         default=None,
         ge=1,
         exclude=True,
-        description="of a recipe: how many training rows there are, about, for its batch size; left out: 64"
-        " rows a batch",
+        description="of a recipe: the approximate number of training rows, which decides the batch size; left"
+        " out: batches of 64 rows",
     )
 
     @model_validator(mode="after")
@@ -175,35 +176,35 @@ class EarlyStopping(JobPart):
         default="validation_loss", description="the metric to watch, as metrics.jsonl names it"
     )
     patience: Whole = Field(
-        default=5, ge=1, description="evaluations without improvement after which to stop"
+        default=5, ge=1, description="stop after this many evaluations without improvement"
     )
     min_delta: Number = Field(
         default=0.0, ge=0, description="an improvement by no more than this does not count"
     )
     ties: Literal["last"] | None = Field(
         default=None,
-        description="last: an evaluation as good as the best takes its place; left out: the first one stays",
+        description="last: of equally good evaluations the last is the best; left out: the first",
     )
     restore_best: Flag = Field(
-        default=True, description="end with the weights of the best evaluation, not the last"
+        default=True, description="the model gets the weights of the best evaluation, not the last"
     )
 
 
 class Checkpoint(JobPart):
     """When to save the state of training, and which states to keep. Nothing here changes the result."""
 
-    every_steps: Whole | None = Field(default=None, ge=1, description="save after every so many steps")
+    every_steps: Whole | None = Field(default=None, ge=1, description="steps from one checkpoint to the next")
     every_seconds: Number | None = Field(
-        default=60.0, gt=0, description="save when the last one is this old; null: never"
+        default=60.0, gt=0, description="save when the last checkpoint is this old; null: never"
     )
-    keep_last: Whole = Field(default=2, ge=1, description="how many of the newest to keep")
+    keep_last: Whole = Field(default=2, ge=1, description="how many of the newest checkpoints to keep")
     keep_best: Flag = Field(
         default=True, description="also keep the parameters of the best evaluation, in every checkpoint"
     )
 
 
 class WorkerRange(JobPart):
-    """A job that grows while CPUs are free and shrinks when they are asked back."""
+    """The limits of a job that grows while CPUs are free, and shrinks when other programs need them."""
 
     min: Whole = Field(ge=1, description="never fewer workers than this")
     max: Whole = Field(ge=1, description="never more workers than this")
@@ -217,7 +218,7 @@ class WorkerRange(JobPart):
 
 
 def _label(value: Any) -> int | str:
-    """A class as a job writes it: a whole number, or text. JSON has text keys only, so "3" is class 3."""
+    """A class as a job writes it: a whole number or text. JSON only has text as keys, so "3" is class 3."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -232,19 +233,19 @@ def _label(value: Any) -> int | str:
 
 
 def _once(value: Any) -> Any:
-    """A mapping whose keys are classes. Two spellings of one class would silently hide a weight."""
-    found: dict[Any, Any] = {}
+    """A mapping with classes as keys. Refuses two spellings of a class, of which one weight would be lost."""
+    weights: dict[Any, Any] = {}
     for key, weight in value.items():
         label = _label(native(key))
-        if label in found:
+        if label in weights:
             text = f"names class {label} twice, as a number and as text; keep one of them"
             raise PydanticCustomError("fault", "{text}", {"text": text})
-        found[label] = weight
-    return found
+        weights[label] = weight
+    return weights
 
 
 def _spelling(value: Any) -> str | None:
-    """Which member of a union a value can be, so that faults speak of that one only."""
+    """The tag of the union member that a value can be, so that faults are only those of this member."""
     if isinstance(value, Mapping | JobPart):
         return "mapping"
     if isinstance(value, list | tuple):

@@ -30,20 +30,20 @@ COLUMNS = {
 
 
 def entered() -> list[dict[str, Any]]:
-    """The layers that do to the inputs of arrays what columns of a table have done to them."""
+    """The first layers for arrays. They transform inputs as `COLUMNS` transform the columns of a table."""
     return [{"type": "smooth_clip"}, {"type": "periodic_embedding", **PERIODIC}]
 
 
 def layers(
     outputs: int, hidden: Sequence[int], classes: bool, activation: str | None = None
 ) -> list[dict[str, Any]]:
-    """The network from the scale on. activation: in place of the usual one."""
-    found: list[dict[str, Any]] = [{"type": "scale"}]
+    """The layers from `scale` on. activation: in place of that of `ACTIVATIONS`."""
+    layers: list[dict[str, Any]] = [{"type": "scale"}]
     for units in hidden:
-        found.append(_dense(units))
-        found.append({"type": "parametric_activation", "function": activation or ACTIVATIONS[classes]})
-        found.append({"type": "dropout", "rate": DROPOUT, "schedule": "flat_cosine"})
-    return [*found, _dense(outputs)]
+        layers.append(_dense(units))
+        layers.append({"type": "parametric_activation", "function": activation or ACTIVATIONS[classes]})
+        layers.append({"type": "dropout", "rate": DROPOUT, "schedule": "flat_cosine"})
+    return [*layers, _dense(outputs)]
 
 
 def _dense(units: int) -> dict[str, Any]:
@@ -69,13 +69,13 @@ def optimizer(classes: bool) -> dict[str, Any]:
 
 
 def stopping(epochs: int, classes: bool) -> dict[str, Any]:
-    """Nothing stops early: the best epoch is kept, the last one of those that are equal."""
+    """Early stopping that never stops: it keeps the best epoch, of equally good epochs the last."""
     metric = "validation_accuracy" if classes else "validation_loss"
     return {"metric": metric, "patience": epochs, "ties": "last"}
 
 
 def smoothed(loss: Any) -> Any:
-    """The loss with label smoothing, where it has that and the job does not say how much."""
+    """The loss with label smoothing, if the loss has this option and the job does not set it."""
     if loss == "softmax_cross_entropy":
         return {"type": loss, "label_smoothing": SMOOTHING}
     if isinstance(loss, Mapping) and loss.get("type") == "softmax_cross_entropy":
@@ -84,9 +84,9 @@ def smoothed(loss: Any) -> Any:
 
 
 def prepared(data: Any, target: Mapping[str, Any], fits: bool = True) -> tuple[Any, bool]:
-    """The data with what the recipe does to its columns; and whether they are columns of a table. Arrays are
-    standardized. target: options of the target of a table. fits: False where inputs are prepared as those of
-    another model."""
+    """Returns the data with the recipe's kinds of columns or, for arrays, standardized; and whether it is a
+    table. target: options of a table's target. fits: False if inputs are prepared as those of another model,
+    so that nothing is fitted."""
     if not isinstance(data, Mapping):
         return data, False
     if is_table(data):

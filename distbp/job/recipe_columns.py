@@ -1,4 +1,4 @@
-"""What a recipe says of the columns of a table and of its target, where the job leaves that open."""
+"""The kinds of columns and the options of the target that a recipe chooses if the job does not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distbp.nn.losses import LOSSES
 
 
 def is_table(data: Any) -> bool:
-    """Whether a job's data, as a mapping of what it says, are a table."""
+    """Whether a job's data, as an unchecked mapping, are a table."""
     if not isinstance(data, Mapping):
         return False
     train = data.get("train")
@@ -20,13 +20,13 @@ def is_table(data: Any) -> bool:
 
 
 def predicts_values(loss: Any) -> bool:
-    """Of a loss in any spelling, right or wrong."""
+    """Whether a loss, unchecked and in any spelling, is for regression."""
     kind = _kind(loss)
     return kind is not None and kind.task == "regression"
 
 
 def scale_for(loss: Any) -> dict[str, str]:
-    """The option of the target that gives its values mean 0, where the loss takes values below 0."""
+    """The target's option `scale: standard` if the loss takes values below 0, else no option."""
     return {"scale": "standard"} if predicts_values(loss) and _kind(loss).allowed[0] != 0 else {}
 
 
@@ -44,15 +44,15 @@ def _kind(loss: Any) -> Any:
 def completed(
     data: Mapping[str, Any], others: Mapping[str, Any] | None, target: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The data of a table with the recipe's kinds of columns and options of the target. What the job says
-    stays; `others: auto` leaves the kinds open. others: in place of `auto`; None: nothing."""
-    found = dict(data)
+    """The data of a table with the recipe's kinds of columns and options of the target. The job's own
+    settings stay, except `others: auto`. others: the kind in its place; None: kinds stay as they are."""
+    completed_data = dict(data)
     columns = data.get("columns")
     if others is not None and (columns is None or isinstance(columns, Mapping)):
         said = dict(columns or {})
-        found["columns"] = {**said, "others": others} if _is_open(said.get("others")) else said
+        completed_data["columns"] = {**said, "others": others} if _is_open(said.get("others")) else said
     given = data.get("target")
-    one = given if isinstance(given, Mapping) else {"column": given}
-    if target and one.get("column") is not None:
-        found["target"] = {**target, **one}
-    return found
+    own = given if isinstance(given, Mapping) else {"column": given}
+    if target and own.get("column") is not None:
+        completed_data["target"] = {**target, **own}
+    return completed_data

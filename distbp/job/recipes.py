@@ -1,9 +1,9 @@
-"""Recipes: a network with the schedule that suits it, by a name. A job that names one is written out in full
-before it is checked, so that nothing else knows of recipes, and every number can be changed.
+"""Recipes: networks with settings that suit them, by name. A job with a recipe is written out in full before
+it is checked. So no other code knows of recipes, and every number can be changed.
 
-`table`: layers of 256 with dropout, AdamW with warm-up and cosine, early stopping; numbers of a table in
-bins, and values that are predicted with mean 0 and deviation 1. What belongs outside of `model` is the
-default of this job: what the job says itself stays. `realmlp`: see `distbp.job.realmlp`.
+`table`: layers of 256 units with dropout, AdamW with warm-up and cosine, early stopping; numbers of a table
+are encoded in bins, and values to predict are scaled to mean 0 and standard deviation 1. A recipe's settings
+outside of `model` are defaults: the job's own settings stay. `realmlp`: see `distbp.job.realmlp`.
 """
 
 from __future__ import annotations
@@ -20,56 +20,56 @@ from distbp.nn.losses.several import Losses
 
 HIDDEN, DROPOUT = (256, 256, 256), 0.15
 EPOCHS, WARM_UP, PATIENCE = 100, 2, 20
-BATCH_SIZE = 64  # where nobody says how many rows there are
-# A piecewise-linear code beside each number, where rows are enough for it. Of 15 tables of 750 to 6,000 rows
-# for training (recipe table, 5 members) 9 came to more with it: verbal aggression to an accuracy of 0.708
-# (0.658 without), prices of computers to R2 0.938 (0.909); none lost more than 0.005.
+BATCH_SIZE = 64  # if the number of rows is not known
+# Each number also gets a piecewise-linear encoding in bins, if there are enough rows. Of 15 tables with 750
+# to 6,000 training rows (recipe table, 5 members), 9 scored higher with bins: verbal aggression an accuracy
+# of 0.708 (0.658 without), prices of computers an R2 of 0.938 (0.909). None lost more than 0.005.
 BINS, BINS_ROWS = 32, 500
-BINS_COLUMNS = 100  # at most: a hundred numbers have 3,200 bins, which the first layer multiplies
-# No more bins than rows, either. Of 6 tables of 600 rows for training and 18 to 64 numbers (2 members, 2
-# splits) 3 came to more without them: silhouettes of vehicles to an accuracy of 0.811 (0.764 with), values of
-# players to R2 0.951 (0.937). The 64 pixels of digits (1,212 rows, 5 members) lost most, to 0.974 (0.979).
-# They have 17 values at most, so a column of few different values counts as so many bins.
+BINS_COLUMNS = 100  # the most columns with bins: they already give the first layer 3,200 inputs
+# There are never more bins than rows. Of 6 tables with 600 training rows and 18 to 64 numbers (2 members, 2
+# splits), 3 scored higher without bins: silhouettes of vehicles an accuracy of 0.811 (0.764 with), values of
+# players an R2 of 0.951 (0.937). The 64 pixels of digits (1,212 rows, 5 members) lost most: 0.974 (0.979).
+# A pixel has at most 17 values, so a column with fewer values than BINS counts with the number of its values.
 RecipeName = Literal["table", "realmlp"]
 RECIPES = get_args(RecipeName)
-_ASKS = ("recipe", "outputs", "rows")  # of `model`, instead of `layers`
+_ASKS = ("recipe", "outputs", "rows")  # fields of `model` that are in place of `layers`
 
 
 def layers(outputs: int, hidden: Sequence[int], activation: str = "relu") -> list[dict[str, Any]]:
-    """The network of the recipe for tables."""
-    found: list[dict[str, Any]] = []
+    """The layers of the recipe `table`."""
+    layers: list[dict[str, Any]] = []
     for units in hidden:
-        found.append({"type": "dense", "units": units, "activation": activation})
-        found.append({"type": "dropout", "rate": DROPOUT})
-    return [*found, {"type": "dense", "units": outputs}]
+        layers.append({"type": "dense", "units": units, "activation": activation})
+        layers.append({"type": "dropout", "rate": DROPOUT})
+    return [*layers, {"type": "dense", "units": outputs}]
 
 
 def optimizer(epochs: int) -> dict[str, Any]:
-    """AdamW: two epochs of warm-up, as far as there are so many, and down along a cosine to the end."""
+    """AdamW with two epochs of warm-up (fewer if there are no more), then a cosine down to the end."""
     warm_up = min(WARM_UP, epochs - 1)
-    schedule: Any = "cosine"  # over what the warm-up leaves
+    schedule: Any = "cosine"  # over the epochs after the warm-up
     if warm_up:
         schedule = {"type": "warm_up", "warmup_epochs": warm_up, "then": schedule}
     return {"type": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2, "schedule": schedule}
 
 
 def batch_size(rows: int | None) -> int:
-    """By the number of training rows; None: nobody knows."""
+    """The batch size for a number of training rows; None: not known."""
     if rows is None:
         return BATCH_SIZE
     return 256 if rows >= 20_000 else 64 if rows >= 2_000 else 32
 
 
 def number(rows: int | None, different: Sequence[float] = ()) -> dict[str, Any]:
-    """The kind of a column of numbers in a table of so many rows (None: nobody knows). different: of
-    each such column, how many different values it has at most. There are no more bins than rows."""
-    many = rows is None or rows >= max(BINS_ROWS, sum(min(BINS, values) for values in different))
-    return {"kind": "number", **({"bins": BINS} if many and len(different) <= BINS_COLUMNS else {})}
+    """The kind of a column of numbers. rows: of the table; None: not known. different: for each column of
+    numbers, an upper bound on the number of its different values."""
+    enough = rows is None or rows >= max(BINS_ROWS, sum(min(BINS, values) for values in different))
+    return {"kind": "number", **({"bins": BINS} if enough and len(different) <= BINS_COLUMNS else {})}
 
 
 def expanded(job: Any) -> Any:
-    """The fields of a job, with the recipe that they name written out. What cannot be understood stays, for
-    the checks that come after it. Raises JobError for what no recipe has a network for."""
+    """The fields of a job with its recipe written out. Fields that cannot be understood stay as they are, for
+    later checks. Raises JobError if the recipe cannot serve the job."""
     model = job.get("model") if isinstance(job, Mapping) else None
     if not isinstance(model, Mapping) or model.get("recipe") not in RECIPES or "layers" in model:
         return job
@@ -87,7 +87,7 @@ def expanded(job: Any) -> Any:
     epochs = job.get("epochs")
     fields = dict(job)
     if is_table(data):
-        # The steps of a window would have bins each.
+        # Not with windows, in which each step would have bins.
         windows = data.get("windows") is not None
         others = None if windows or _keeps_columns(job) else {"kind": "auto", "number": number(rows)}
         fields["data"] = completed(data, others, scale_for(job.get("loss")))
@@ -124,7 +124,7 @@ def _keeps_columns(job: Mapping[str, Any]) -> bool:
 
 
 def _spelled(value: Any) -> Any:
-    """A part of a job that is given as an object, as a mapping of what it says."""
+    """A part of a job as a mapping of the fields that were set, if it is given as an object."""
     return value.model_dump(exclude_unset=True) if isinstance(value, JobPart) else value
 
 
@@ -157,7 +157,7 @@ def _whole(value: Any) -> bool:
 
 
 def _over(recipe: dict[str, Any], said: Any) -> Any:
-    """The optimizer of the recipe, where the job says nothing, or only options of it."""
+    """The recipe's optimizer with the job's options, or the job's optimizer if it is of another type."""
     if said is None:
         return recipe
     if isinstance(said, Mapping) and said.get("type", recipe["type"]) == recipe["type"]:
@@ -166,7 +166,7 @@ def _over(recipe: dict[str, Any], said: Any) -> Any:
 
 
 def _validates(data: Any) -> bool:
-    """Whether a job's data names rows that only measure."""
+    """Whether a job's data has a validation set, or a share for one."""
     if not isinstance(data, Mapping):
         return False
     split = data.get("split")

@@ -47,8 +47,8 @@ loss: softmax_cross_entropy
 - `distbp validate JOB.yaml` names every fault at once, with the nearest name for a misspelt one.
 - `distbp schema > job.schema.json`, and the line `# yaml-language-server: $schema=job.schema.json` at the
   top of a job, give completion and checking in an editor.
-- Where a field takes a layer, loss, optimizer, schedule, initializer or data format, write a mapping with its
-  `type` (`format` for data) and options, or the name alone where every option has a default.
+- For a field that takes a layer, loss, optimizer, schedule, initializer or data format, write a mapping with
+  its `type` (`format` for data) and options, or the name alone if every option has a default.
 - YAML is read as version 1.2 (`1e-3` is a number, `on` is text). Anchors, tags and keys written twice are
   refused; a job may be 1 MiB long and nested 32 levels deep.
 - Two spellings of the same job have the same digest. `name`, `workers`, `servers`, `audit`, `checkpoint`
@@ -56,7 +56,7 @@ loss: softmax_cross_entropy
 """
 _SEVERAL = """\
 A network may have several outputs. Then `loss` is a mapping from the names of their layers to losses, and the
-loss of the job is their sum. Beside its options each loss may have a `factor` in that sum, at least 0 (left
+loss of the job is their sum. Besides its options each loss may have a `factor` in that sum, at least 0 (left
 out: 1).
 
 ```yaml
@@ -74,7 +74,7 @@ loss:
   column of a table (`data.target: {digit: label, parity: {column: odd}}`), or from Python an array
   (`data=(x, {"digit": labels, "parity": odd})`) or a column of a frame.
 - A `loss` without `type` is such a mapping, and so is a `data.target` without `column`.
-- Every layer is taken by another one or has a loss. An output with a loss may be taken, too.
+- Every layer is an input of another layer or has a loss. A layer may be both.
 - Metrics are named by output: `digit.accuracy`. Evaluations also give the loss of each output without its
   factor: `validation_digit.loss`. `early_stopping` and `reduce_on_plateau` can watch all of them.
 - With several outputs there is no `class_weight`, no `data.targets: inputs`, and no `data.windows`.

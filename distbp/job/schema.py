@@ -1,7 +1,7 @@
 """The JSON Schema of a job (draft 2020-12), which an editor can use for completion and checking.
 
-The kinds (layers, losses, ...) are definitions of their own: a name alone where every option has a default,
-or a mapping with the options. Checks between fields are not in it; `distbp validate` makes those.
+The kinds (layers, losses, ...) are definitions of their own: a name alone if every option has a default, or a
+mapping with the options. The schema has no checks between fields; `distbp validate` has.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ def job_schema() -> dict[str, Any]:
             members.append({"$ref": f"#/$defs/{model.__name__}"})
         words = {"enum": kind.short, "description": f"{kind.what}s whose options all have defaults"}
         definitions[name] = {"anyOf": [words, *members]}
-    found: dict[str, Any] = _placed({"$schema": DRAFT, **schema, "$defs": dict(sorted(definitions.items()))})
-    return found
+    whole: dict[str, Any] = _placed({"$schema": DRAFT, **schema, "$defs": dict(sorted(definitions.items()))})
+    return whole
 
 
-# What pydantic writes for a bound behind a validator function, and what JSON Schema calls it.
+# The names of bounds that pydantic writes behind a validator function -> their names in JSON Schema.
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
 def _placed(value: Any) -> Any:
-    """The schema with the places of the kinds and the names of bounds put in."""
+    """The schema with the real places of the kinds and JSON Schema's names of bounds."""
     if isinstance(value, dict):
         return {
             _BOUNDS.get(k, k): v.replace(PLACE, "#/$defs/")

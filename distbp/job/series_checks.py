@@ -45,7 +45,7 @@ def layers_carry(job: TrainingJob) -> Iterator[Fault]:
 
 
 def batches_carry(job: TrainingJob) -> Iterator[Fault]:
-    """Each step of training begins with the states that the step before has left."""
+    """Each step of training begins with the states at the end of the step before."""
     if job.data.truncated_bptt_steps is None:
         return
     name = job.optimizer.type
@@ -54,6 +54,4 @@ def batches_carry(job: TrainingJob) -> Iterator[Fault]:
             "optimizer", f"{name} carries no states from step to step; take another, or leave {_FIELD} out"
         )
     elif job.batch_size == "full":
-        yield Fault(
-            "batch_size", "full takes all windows at once, so that none follows another; give a number"
-        )
+        yield Fault("batch_size", "full takes all windows at once, so none follows another; give a number")

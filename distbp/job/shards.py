@@ -10,18 +10,19 @@ if TYPE_CHECKING:
 
 MAX_SHARDS = 1024
 _MAX_AUTOMATIC = 8
-# A product of fewer rows is slower a row. Samples that use a weight at many places bring as many rows.
+# Products with fewer rows take longer per row. A sample that uses a weight at many places gives as many rows.
 _MIN_PRODUCT_ROWS = 32
 _MIN_SLICE_ROWS = 4
-# A recurrence takes one step of all rows at a time. Elman(64) and LSTM(64) with batch 64 take as long a step
-# with slices of 16 rows as with all 64, and a quarter longer with slices of 8.
+# A recurrence computes one step of all rows at a time. A training step of Elman(64) or LSTM(64) with batch 64
+# takes as long with slices of 16 rows as with all 64, and a quarter longer with slices of 8.
 _MIN_RECURRENT_ROWS = 16
-# A slice of less work than this is done before two processes could agree on it (about 0.05 ms at 80 GFLOP/s).
+# A slice with less work is computed faster (about 0.05 ms at 80 GFLOP/s) than two processes can share it.
 _MIN_SLICE_FLOPS = 4e6
 
 
 def automatic_shards(batch_size: int, flops: float, slice_rows: int = _MIN_PRODUCT_ROWS) -> int:
-    """The largest power of two, at most 8, whose slices have `slice_rows` rows and 4 million operations.
+    """The largest power of two, at most 8, whose slices have at least `slice_rows` rows and 4 million
+    operations.
 
     flops: floating-point operations of one sample in a step (`Network.flops`)."""
     shards = 1
@@ -35,9 +36,9 @@ def automatic_shards(batch_size: int, flops: float, slice_rows: int = _MIN_PRODU
 
 
 def least_slice_rows(network: Network) -> int:
-    """The rows that every slice of `shards: auto` has: 32, or fewer where a sample uses each weight twice or
-    more, as in convolutions, over steps and in attention. Batch normalization keeps 32, as the statistics of
-    fewer rows are rough."""
+    """The least number of rows in a slice for `shards: auto`: 32, or fewer if a sample uses each weight twice
+    or more, as in convolutions, over steps and in attention. With batch normalization it is 32, because the
+    statistics of fewer rows are rough."""
     if network.uses < 2 or any(layer.rows_needed > 1 for layer in network.layers):
         return _MIN_PRODUCT_ROWS
     if any(layer.carries for layer in network.layers):

@@ -1,4 +1,4 @@
-"""What of `data` goes together: tables have columns and a target, arrays have neither."""
+"""Checks of `data`: tables have columns and a target, arrays have neither."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def splits_off(job: TrainingJob, split: str) -> bool:
 
 
 def tables_are_whole(job: TrainingJob) -> Iterator[Fault]:
-    if job.data.train is not None:  # else it is given from Python (`given_data_fits`)
+    if job.data.train is not None:  # data given from Python is checked by `given_data_fits`
         yield from _data_fits(job, has_table(job), frozenset())
 
 
 def given_data_fits(job: TrainingJob, frames: bool, given: Collection[str]) -> None:
-    """Raises JobError where the job says of its data what is not so of data from Python, which nobody knew
-    when the job was made. frames: it is a table with named columns. given: the splits that are given."""
+    """Raises JobError if the job does not fit data given from Python, which was not known when the job was
+    made. frames: whether the data is a table with named columns. given: the splits that are given."""
     if faults := [*_data_fits(job, frames, frozenset(given))]:
         raise JobError(faults)
 
@@ -99,7 +99,7 @@ def _a_target_for_each_output(job: TrainingJob) -> Iterator[Fault]:
         text = f"names one column, but there are the outputs {', '.join(outputs)}; write a mapping from each"
         yield Fault("data.target", f"{text} to its column")
     elif not outputs and "" not in targets:
-        text = "has no column, so that it is a mapping from outputs, but loss is one; name the column"
+        text = "has no column, so it is a mapping from outputs, but loss is one; name the column"
         yield Fault("data.target", f"{text}, or write a mapping in loss, too")
     elif outputs:
         for name in targets:
@@ -111,7 +111,7 @@ def _a_target_for_each_output(job: TrainingJob) -> Iterator[Fault]:
 
 
 def values_are_scaled(job: TrainingJob) -> Iterator[Fault]:
-    """Classes have no scale, and no limits; scaled values are on both sides of 0."""
+    """Checks `scale` and `clip` of targets: classes have neither, and scaled values can be below 0."""
     losses = {part.name: part.loss for part in parts_of(job.loss)}
     for name, target in targets_in(job.data.target).items():
         if name not in losses:

@@ -1,4 +1,4 @@
-"""Every table of kinds, by the name that `option(..., choices=...)` uses for it."""
+"""All tables of kinds, by the name that `option(..., choices=...)` uses."""
 
 from __future__ import annotations
 

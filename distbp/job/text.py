@@ -1,11 +1,11 @@
-"""Reading a job's text: YAML and JSON, without the parts of YAML that hurt.
+"""Reads a job's text: JSON, and YAML without its dangerous parts.
 
-Refused, with the line: anchors and aliases (a page of them can stand for terabytes), tags (they name Python
-objects), keys written twice (one of them would silently win), more than one document, nesting deeper than
-`MAX_DEPTH`, more than `MAX_BYTES`.
+An error with the line refuses anchors and aliases (a page of them can stand for terabytes), tags (they name
+Python objects), keys written twice (one value would be lost silently), more than one document, nesting deeper
+than `MAX_DEPTH`, more than `MAX_BYTES`.
 
-Plain words follow YAML 1.2's core schema, not PyYAML's 1.1: `1e-3` is a number, `on` and `no` are text, `010`
-is ten, `12:30` is text.
+Unquoted values follow YAML 1.2's core schema, not PyYAML's 1.1: `1e-3` is a number, `on` and `no` are text,
+`010` is ten, `12:30` is text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from distbp.core.errors import Fault, JobError, cut
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 _MAX_DIGITS = 400
-_SHOWN = 60  # characters of a key, a tag, an anchor
+_SHOWN = 60  # characters of a key, a tag or an anchor that a message shows
 
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+\Z")
@@ -41,13 +41,12 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _RefusedError(Exception):
-    """Text that is not read any further; the message is for the user."""
+    """The text is refused; the message is for the user."""
 
 
 def read_file(path: str | Path) -> Any:
-    """What the file holds: mappings, lists, text, numbers, true, false, None. `.json` is JSON, all else YAML.
-
-    Raises JobError, naming the file.
+    """The content of a file: mappings, lists, text, numbers, true, false, None. `.json` is JSON, any other
+    name YAML. Raises JobError, naming the file.
     """
     path = path_given(path, "the job's file")
     try:
@@ -66,7 +65,7 @@ def read_file(path: str | Path) -> Any:
 
 
 def read_json(text: str, source: str = "the job") -> Any:
-    """What JSON text holds. Raises JobError for what is not JSON, NaN, Infinity, or keys written twice."""
+    """The value of JSON text. Raises JobError for invalid JSON, NaN, Infinity, or keys written twice."""
     _check_size(text, source)
     try:
         value = json.loads(
@@ -87,7 +86,7 @@ def read_json(text: str, source: str = "the job") -> Any:
 
 
 def read_yaml(text: str, source: str = "the job") -> Any:
-    """What YAML text holds. Raises JobError for what is not YAML or is refused (see above)."""
+    """The value of YAML text. Raises JobError for invalid YAML and for parts that are refused (see above)."""
     _check_size(text, source)
     try:
         return _document(yaml.parse(text, Loader=_Loader))
@@ -107,7 +106,7 @@ def _fault(message: str, source: str) -> JobError:
 def _check_size(text: str, source: str) -> None:
     if not isinstance(text, str):
         raise _fault(f"must be given as text, not as a value of type {type(text).__name__}", source)
-    # Counted in bytes only where it matters: a character is at most four bytes.
+    # A character has at most four bytes, so the bytes of short text need not be counted.
     if len(text) > MAX_BYTES // 4 and len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise _fault(f"is larger than {MAX_BYTES} bytes, the most that a job may have", source)
 
@@ -204,7 +203,7 @@ def _scalar(event: Any, where: str) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that the reader above would take for a number; PyYAML knows only YAML 1.1's numbers."""
+    """Quotes text that `read_yaml` would take for a number; PyYAML knows only YAML 1.1's numbers."""
 
 
 for _pattern in (_INTEGER, _HEXADECIMAL, _FLOAT, _SPECIAL):

@@ -1,4 +1,5 @@
-"""`TrainingJob`: all that decides the result of a training run, and how it is read, written and compared."""
+"""`TrainingJob`: all settings that decide the result of a training run; reading, writing and comparing
+them."""
 
 from __future__ import annotations
 
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
 class TrainingJob(JobPart):
     """A training job: data, network, loss, optimizer, and how long to train.
 
-    It is immutable and holds no data. Made from Python (`TrainingJob(...)`, mappings or instances), or by
-    `from_yaml`, `from_json`, `from_file`. A job that cannot be trained raises JobError with every fault.
+    It is immutable and holds no data. Make one with `TrainingJob(...)`, from mappings or instances, or with
+    `from_yaml`, `from_json` or `from_file`. A job that cannot be trained raises JobError with every fault.
     `loss` and `optimizer` hold the dataclasses of `distbp.nn.losses` and `distbp.optim`, and
     `model.layers` those of `distbp.nn.layers`.
     """
@@ -58,32 +59,32 @@ class TrainingJob(JobPart):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$",
         description="a name for people: 1 to 100 letters, digits, spaces, '.', '_', '-'",
     )
-    data: Data = Field(default=Data(), description="where the samples lie")
+    data: Data = Field(default=Data(), description="the data sets")
     model: Model = Field(description="the network")
     init: Text | None = Field(
         default=None,
         min_length=1,
-        description="a model folder or run directory whose weights to begin with, where layers have the same"
-        " type and shapes; on a service model:ID",
+        description="a model folder or run directory with the weights to begin with; only layers of the same"
+        " type and shapes take them; on a service model:ID",
     )
     init_keeps: Annotated[tuple[Kept, ...], at_most(2)] | None = Field(
         default=None,
-        description="what else the job goes on with of the run in init. preparation: what rows become, by the"
-        " scales of arrays or the plan of a table's columns, and the names of classes; nothing is fitted"
-        " anew. optimizer: the state at its end, such as moments, and the count of its updates; orders of"
-        " samples and dropout go on, too",
+        description="what else the job takes over from the run in init. preparation: the scales of arrays or"
+        " the plan of a table's columns, and the names of classes; nothing is fitted anew. optimizer: its"
+        " state at the end, such as moments, and the count of updates; the random orders of samples and"
+        " dropout go on, too",
     )
-    loss: Loss = Field(description="what training makes small")
+    loss: Loss = Field(description="the function that training minimizes")
     optimizer: Optimizer = Field(default=Adam(), description="the update rule")
     batch_size: BatchSize = Field(
         default=32,
-        description="samples in one step, over all shards; full: the whole training set, which is what"
-        " conjugate_gradient and lbfgs take where this is left out",
+        description="samples in one step, over all shards; full: the whole training set, the default of"
+        " conjugate_gradient and lbfgs",
     )
     epochs: Whole | None = Field(
         default=None,
         ge=1,
-        description="passes over the training set; 10 where neither epochs nor max_steps is given",
+        description="passes over the training set; 10 if neither epochs nor max_steps is given",
     )
     max_steps: Whole | None = Field(
         default=None, ge=1, description="stop after this many steps, even in the middle of an epoch"
@@ -94,7 +95,8 @@ class TrainingJob(JobPart):
     )
     workers: Workers = Field(
         default="auto",
-        description="processes that compute; 0: the trainer itself; auto: measured. Never changes the result",
+        description="worker processes; 0: the trainer's process computes; auto: chosen by measurement. Never"
+        " changes the result",
     )
     servers: Whole = Field(
         default=1,
@@ -106,43 +108,44 @@ class TrainingJob(JobPart):
         default=0.0,
         ge=0,
         le=1,
-        description="share of all answers that a second worker of the server's node computes too; the job"
-        " stops where a bit differs. Never changes the result",
+        description="share of all answers that a second worker of the same node computes, too; the job stops"
+        " if a bit differs. Never changes the result",
     )
-    seed: Whole = Field(default=0, ge=0, lt=1 << 64, description="of everything random")
+    seed: Whole = Field(default=0, ge=0, lt=1 << 64, description="seed of all random numbers")
     members: Whole = Field(
         default=1,
         ge=1,
         le=MAX_MEMBERS,
-        description="networks of different seeds, trained apart and averaged where they predict:"
-        " probabilities or values; one model",
+        description="number of networks of different seeds; they are trained independently, and the model"
+        " averages their predictions (probabilities or values)",
     )
     restarts: Whole = Field(
         default=1,
         ge=1,
         le=MAX_MEMBERS,
-        description="networks of different seeds, trained apart, of which the best is kept: by the metric of"
-        " early_stopping, else by the validation loss, else by the training loss",
+        description="number of networks of different seeds, trained independently; the best is kept: by the"
+        " metric of early_stopping, else by the validation loss, else by the training loss",
     )
     shuffle: Flag = Field(default=True, description="a new order of the samples in every epoch")
     bucket_by_length: Flag = Field(
         default=True,
-        description="where samples have lengths and are shuffled: put samples of similar lengths into a"
-        " batch; steps that none of them has are left out",
+        description="if samples have lengths and are shuffled: put samples of similar lengths into a batch;"
+        " steps that none of its samples has are left out",
     )
     drop_last: Flag = Field(
-        default=False, description="leave out the last batch of an epoch where it is smaller"
+        default=False, description="leave out the last batch of an epoch if it is smaller"
     )
     dtype: Literal["float32", "float64"] = Field(
-        default="float32", description="of parameters, inputs and gradients"
+        default="float32", description="dtype of parameters, inputs and gradients"
     )
     metrics: Annotated[tuple[Text, ...], at_most(100)] | None = Field(
         default=None,
-        description="what to measure besides the loss; left out: the usual ones of the loss",
+        description="what to measure besides the loss; left out: the usual metrics of the loss",
     )
     class_weight: ClassWeight | None = Field(
         default=None,
-        description="weight of each class in the loss: a list, a mapping, or balanced (rare ones weigh more)",
+        description="weight of each class in the loss: a list, a mapping, or balanced (rare classes weigh"
+        " more)",
     )
     regularization: Regularization = Field(default=Regularization(), description="penalties on the weights")
     parameter_groups: (
@@ -155,7 +158,7 @@ class TrainingJob(JobPart):
     ) = Field(
         default=None,
         description="tensors with their own learning rate or decay, by name (layers.0.dense.bias) or pattern"
-        " (*.bias); of several patterns the longest counts",
+        " (*.bias); if several patterns match, the longest counts",
     )
     clip: Clip | None = Field(default=None, description="limits on the gradient")
     evaluate_every: Whole = Field(default=1, ge=1, description="epochs between two evaluations")
@@ -180,7 +183,7 @@ class TrainingJob(JobPart):
     @model_validator(mode="wrap")
     @classmethod
     def _all_faults(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        # JobError is no ValueError, so it passes through pydantic as it is.
+        # JobError is not a ValueError, so it passes through pydantic as it is.
         try:
             job = handler(value)
         except ValidationError as error:
@@ -205,7 +208,7 @@ class TrainingJob(JobPart):
 
     @classmethod
     def from_yaml(cls, text: str, source: str = "the job") -> TrainingJob:
-        """From YAML text (see `distbp.job.text` for what of YAML is refused). Raises JobError."""
+        """From YAML text; `distbp.job.text` says which parts of YAML are refused. Raises JobError."""
         return cls.from_mapping(_text.read_yaml(text, source), source)
 
     @classmethod
@@ -215,14 +218,14 @@ class TrainingJob(JobPart):
 
     @classmethod
     def from_file(cls, path: str | Path) -> TrainingJob:
-        """From a file: `.json` is JSON, all else YAML. Raises JobError, naming the file."""
+        """From a file: `.json` is JSON, any other name YAML. Raises JobError, naming the file."""
         return cls.from_mapping(_text.read_file(path), str(path))
 
     def to_mapping(self) -> dict[str, Any]:
-        """Every field, defaults too, as plain values that JSON and YAML can hold. What is null by default and
-        here is left out, at every depth: a service that is older than this library knows no newer field."""
-        found: dict[str, Any] = _without_nulls(self, plain(self.model_dump()))
-        return found
+        """Every field, defaults too, as plain values for JSON and YAML. Fields that are null by default and
+        here are left out, at every depth: an older service does not know newer fields."""
+        mapping: dict[str, Any] = _without_nulls(self, plain(self.model_dump()))
+        return mapping
 
     def to_yaml(self) -> str:
         """YAML text with every field, from which `from_yaml` makes an equal job."""
@@ -238,15 +241,14 @@ class TrainingJob(JobPart):
         return digest(self.to_mapping())
 
     def replace(self, **changes: Any) -> TrainingJob:
-        """This job with other values of some fields, validated. Fields that were not given get their defaults
-        anew. Raises JobError."""
+        """A copy of this job with other values of some fields, validated. Fields that were never set get
+        their defaults again. Raises JobError."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return type(self).model_validate({**given, **changes})
 
     def located(self, folder: Path) -> TrainingJob:
-        """This job with `data.folder` absolute: where it was relative (or not given), relative to `folder`.
-
-        The digest stays: it does not count where the data lies on one machine.
+        """A copy of this job with `data.folder` as an absolute path. A relative one, or none, is relative to
+        `folder`. The digest stays the same, because `data.folder` does not count in it.
         """
         place = path_given(folder, "folder") / user_path(self.data.folder or "")
         return self.replace(data=self.data.model_copy(update={"folder": str(place)}))
@@ -256,8 +258,8 @@ class TrainingJob(JobPart):
         return rows if isinstance(self.batch_size, str) else self.batch_size
 
     def resolved_shards(self, network: Network, rows: int = 1) -> int:
-        """The number of shards; `auto` is a function of job and data alone. rows: of the training set,
-        which count where a batch has all of them."""
+        """The number of shards; `auto` is a function of job and data alone. rows: of the training set, used
+        for `batch_size: full`."""
         if self.shards != "auto":
             return self.shards
         flops = network.flops * self.optimizer.passes
@@ -265,7 +267,7 @@ class TrainingJob(JobPart):
 
 
 def _without_nulls(part: Any, fields: Any) -> Any:
-    """`fields`: of `part`, as plain values."""
+    """The fields of `part`, as plain values, without those that are null by default and here."""
     if not isinstance(part, JobPart):
         return fields
     return {
@@ -278,8 +280,8 @@ def _without_nulls(part: Any, fields: Any) -> Any:
 def _checks_of_the_rest(
     value: Any, faults: Sequence[Fault], handler: ValidatorFunctionWrapHandler
 ) -> tuple[list[Fault], str]:
-    """Faults between the fields that are right on their own, where others are wrong; and the drawing of a
-    network that is among them."""
+    """Returns the faults between those fields that are right on their own, and the drawing of the network if
+    it is one of them. faults: of the other fields."""
     if not isinstance(value, Mapping):
         return [], ""
     wrong = {fault.path.split(".")[0] for fault in faults}

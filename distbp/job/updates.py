@@ -1,4 +1,4 @@
-"""The parts of a job that say how parameters are updated, beside the optimizer."""
+"""The parts of a job about updates, besides the optimizer: penalties, groups of parameters, clipping."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Regularization(JobPart):
     l1: Number = Field(default=0.0, ge=0, description="adds l1 * sign(w): the penalty l1 * sum of |w|")
     l2: Number = Field(default=0.0, ge=0, description="adds l2 * w: the penalty l2 / 2 * sum of w^2")
     biases: Flag = Field(
-        default=False, description="apply them, and weight decay, to biases, shifts and scales as well"
+        default=False, description="apply penalties and weight decay to biases, shifts and scales, too"
     )
 
 
@@ -24,13 +24,13 @@ class ParameterGroup(JobPart):
     rate: Number = Field(
         default=1.0,
         ge=0,
-        description="a factor on the learning rate; 0: they stay. Running statistics of batch normalization"
-        " still follow the rows",
+        description="a factor on the learning rate; 0: the tensors do not change. Running statistics of batch"
+        " normalization still follow the rows",
     )
     decays: Flag | None = Field(
         default=None,
-        description="whether penalties and weight decay apply; left out: to weights, and as regularization"
-        " says",
+        description="whether penalties and weight decay apply; left out: to weights, and to biases if"
+        " regularization.biases is true",
     )
 
 
