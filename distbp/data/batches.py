@@ -17,12 +17,12 @@ from distbp.data.sharding import Sharding, evaluated_rows
 # One gather serves several steps: a NumPy call costs as much as copying a few kilobytes, and what is gathered
 # should still be in a core's second-level cache when it is used.
 BLOCK_BYTES = 128 * 1024
-STAGED_BYTES = 4 * 2**20  # of inputs that are made ready for compiled steps at a time
+STAGED_BYTES = 4 * 2**20  # the most inputs that are prepared at a time for compiled steps
 ALIGNMENT = 64  # bytes
 
 
 class Rows(Protocol):
-    """Where batches come from: a training set whose inputs are ready to be gathered."""
+    """Rows from which batches are gathered."""
 
     @property
     def input_shape(self) -> tuple[int, ...]: ...
@@ -53,11 +53,12 @@ class Holdings(Protocol):
     """The rows that a process holds: everything, or only those of the shards it may be asked to host."""
 
     def train(self, shard: int) -> tuple[TrainingRows, Array]:
-        """Where a shard's training rows are, and their row numbers there, as dealt (int64)."""
+        """The rows that hold a shard's training rows, and the shard's row numbers in them, as dealt
+        (int64)."""
         ...
 
     def split(self, name: str, shard: int) -> tuple[Rows, int, int]:
-        """Where the rows of a split that a shard evaluates are, and their range [start, stop) there."""
+        """The rows that hold a shard's part of a split, and the range [start, stop) of that part in them."""
         ...
 
 
@@ -89,8 +90,9 @@ class WholeData:
 class Slice(NamedTuple):
     """One shard's part of a batch. Views of reused buffers: valid until the next slice is taken.
 
-    x: (rows, *features), targets: (rows,) or (rows, outputs), weights: (rows,) or None; of windows of series
-    targets (rows, steps) or (rows, steps * outputs), weights (rows, steps) or None.
+    x: (rows, *features). targets: (rows,) or (rows, outputs). weights: (rows,) or None. For windows of
+    series: targets (rows, steps) or (rows, steps * outputs), weights (rows, steps) or None. rows: their
+    number.
     """
 
     x: Array
@@ -100,21 +102,21 @@ class Slice(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """How wide the rows of a shard's inputs, targets and weights are, in 4 bytes; 0: there are no weights."""
+    """The widths of rows of a shard's inputs, targets and weights, in units of 4 bytes; 0: no weights."""
 
     widths: tuple[int, int, int]
 
 
 class ShardPart(NamedTuple):
-    """Rows of some steps where compiled code finds them: addresses of the tables of inputs, targets and
-    weights (0: none), and the row numbers there, int64, slice after slice."""
+    """The rows of some steps, for compiled code: addresses of the tables of inputs, targets and weights (0:
+    no weights), and row numbers in them, int64, slice after slice."""
 
     sources: tuple[int, int, int]
     order: Array
 
 
 class ShardReader:
-    """Gives the slice of `shard` at any step; going forward step by step is the fast way."""
+    """Returns the slice of `shard` at any step. Steps in ascending order are fastest."""
 
     def __init__(
         self, data: TrainingRows, dealt: Array, sharding: Sharding, shard: int, dtype: np.dtype[np.generic]
@@ -128,7 +130,7 @@ class ShardReader:
         self._begins = begins_of(data.inputs, dealt) if sharding.series else None
         self._steps = sharding.steps_per_epoch
         self._full_batches = sharding.rows // sharding.batch_size
-        self._slice = sharding.slice_rows(0, shard)  # rows of every slice but perhaps the last one's
+        self._slice = sharding.slice_rows(0, shard)  # rows of every slice, except perhaps an epoch's last
         slice_bytes = max(1, int(np.prod(data.input_shape)) * dtype.itemsize * self._slice)
         # Slices in one gather. A slice begins at a multiple of 64 bytes whichever slices are gathered with
         # it: the last bits of a product may depend on that (see docs/numerics.md).
@@ -145,6 +147,7 @@ class ShardReader:
         self._first = self._last = 0  # the steps of the epoch that the buffers hold: [first, last)
 
     def slice(self, step: int) -> Slice:
+        """The shard's slice of the batch at `step`."""
         epoch, index = divmod(step, self._steps)
         self.order(epoch)
         if not self._first <= index < self._last:
@@ -164,7 +167,7 @@ class ShardReader:
 
     @property
     def most_steps(self) -> int:
-        """Of one `part`."""
+        """The most steps of one call of `part`."""
         return (
             self._steps
             if self._ready
@@ -177,7 +180,8 @@ class ShardReader:
         return self._data.ready(self._x.dtype)
 
     def part(self, epoch: int, index: int, steps: int) -> ShardPart:
-        """The rows of some steps of an epoch, from the one at `index` on. Valid until the next call."""
+        """The rows of `steps` steps of an epoch, from step `index` of the epoch on. Valid until the next
+        call."""
         order = self.order(epoch)[index * self._slice : (index + steps) * self._slice]
         data = self._data
         if self._ready:
@@ -188,7 +192,7 @@ class ShardReader:
             tables = x, data.targets[order], None if data.weights is None else data.weights[order]
             order = np.arange(len(order), dtype=np.int64)
         self._tables = tables
-        inputs, targets, weights = (0 if one is None else int(one.ctypes.data) for one in tables)
+        inputs, targets, weights = (0 if table is None else int(table.ctypes.data) for table in tables)
         return ShardPart((inputs, targets, weights), order)
 
     @functools.cached_property

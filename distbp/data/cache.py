@@ -1,4 +1,4 @@
-"""The folder below which this machine keeps what can be made or fetched again."""
+"""The cache folder of this machine, for files that can be made or fetched again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from distbp.core import settings
 
-NEW = ".new-"  # what a folder is named by until it is complete
+NEW = ".new-"  # the prefix of a folder's name until it is complete
 _ABANDONED_S = 3600.0
 
 
 def cache_folder() -> Path | None:
-    """None where nothing is to be kept."""
+    """The cache folder; None if nothing is to be kept (`DISTBP_CACHE=none`)."""
     cache = str(settings.get("DISTBP_CACHE"))
     if cache == "none":
         return None
@@ -23,19 +23,20 @@ def cache_folder() -> Path | None:
 
 
 def make_room(folder: Path, bound: int, spared_s: float = 0.0) -> int:
-    """Removes what was used longest ago until the rest takes up to `bound` bytes, but nothing that was used
-    within the last `spared_s` seconds. (Who has mapped it goes on.) Returns how many bytes the rest takes."""
-    found, now = [], time.time()
+    """Removes the entries of `folder` that were used longest ago, until the rest takes at most `bound` bytes.
+    Spares entries that were used in the last `spared_s` seconds. (Processes that have mapped a removed file
+    can go on.) Returns the bytes of the rest."""
+    entries, now = [], time.time()
     for place in folder.iterdir():
         with suppress(FileNotFoundError):  # another process removed it
             inside = [file.stat() for file in (place.iterdir() if place.is_dir() else [place])]
             used = place.stat().st_mtime
             if not place.name.startswith(NEW):
-                found.append((used, sum(file.st_size for file in inside), place))
+                entries.append((used, sum(file.st_size for file in inside), place))
             elif now - max([used, *(file.st_mtime for file in inside)]) > _ABANDONED_S:
                 remove(place)
-    total = sum(size for _, size, _ in found)
-    for used, size, place in sorted(found):
+    total = sum(size for _, size, _ in entries)
+    for used, size, place in sorted(entries):
         if total > bound and now - used >= spared_s:
             remove(place)
             total -= size
@@ -43,8 +44,8 @@ def make_room(folder: Path, bound: int, spared_s: float = 0.0) -> int:
 
 
 def remove(place: Path) -> None:
-    """A folder with all that is in it, or a file; fine where it is not there."""
+    """Removes a folder with its content, or a file. Does nothing if there is none."""
     if place.is_dir():
         shutil.rmtree(place, ignore_errors=True)
-    else:  # that nobody here has put there
+    else:  # a file from another program
         place.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Checks of what a table holds: numbers that are finite in the job's dtype, labels that are there, weights
-that can be summed.
+"""Checks of a table's content: numbers are finite in the job's dtype, labels are not missing, weights are not
+below 0.
 
-All of them stream, so memory stays flat for memory-mapped tables.
+All checks stream, so memory stays flat for memory-mapped tables.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Allowed:
-    """What the numbers of a table must be: finite in the job's `dtype`, the inputs after `preprocessing`
-    (None: it makes them small, whatever they are). `split`: which set it is, for messages, or ""."""
+    """The numbers that a table may hold: finite in the job's `dtype`, the inputs after `preprocessing` (None:
+    any finite inputs, because preprocessing makes them small). `split`: the set's name for messages, or
+    ""."""
 
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float64))
     preprocessing: Preprocessing | None = field(default_factory=Preprocessing)
@@ -48,25 +49,26 @@ class Allowed:
         return float(np.finfo(np.float64 if free else self.dtype).max)
 
     def faults(self, values: Array, what: str, signed: bool) -> Array | None:
-        """Of each value the reason why it is bad (see `_REASONS`), 0 for a good one; None where all are."""
+        """An array of reasons (see `_REASONS`) why values are bad, 0 for good values; None if all are
+        good."""
         limit = self.limit(what)
         if values.dtype.kind == "U":
             missing = np.where(values == "", np.uint8(_MISSING), np.uint8(0))
             return missing if missing.any() else None
         if values.dtype.kind == "f" or what == "inputs":
             used = self._prepared(values) if what == "inputs" else values
-            low, high = float(used.min()), float(used.max())  # NaN where a value is, and then nothing holds
+            low, high = float(used.min()), float(used.max())  # NaN if a value is; comparisons are then false
             if low >= (0 if signed else -limit) and high <= limit:
                 return None
-            found = np.zeros(values.shape, np.uint8)
-            found[np.abs(used, dtype=np.float64) > limit] = _LARGE
-            found[np.isinf(values)] = _INF
-            found[np.isnan(values)] = _NAN
+            reasons = np.zeros(values.shape, np.uint8)
+            reasons[np.abs(used, dtype=np.float64) > limit] = _LARGE
+            reasons[np.isinf(values)] = _INF
+            reasons[np.isnan(values)] = _NAN
         else:
-            found = np.zeros(values.shape, np.uint8)
+            reasons = np.zeros(values.shape, np.uint8)
         if signed:
-            found[values < 0] = _NEGATIVE
-        return found if found.any() else None
+            reasons[values < 0] = _NEGATIVE
+        return reasons if reasons.any() else None
 
     def _prepared(self, values: Array) -> Array:
         if self.preprocessing is None or self.preprocessing.is_identity(np.float64):
@@ -76,7 +78,7 @@ class Allowed:
         return prepared
 
     def told(self, reason: int, what: str) -> str:
-        """What is allowed in place of a value that is bad for `reason`."""
+        """A sentence on what is allowed in place of a value that is bad for `reason`."""
         if reason == _MISSING:
             return "Every row needs one"
         if reason != _LARGE:
@@ -87,17 +89,18 @@ class Allowed:
         return f"A {self.dtype} job takes numbers from {-limit:.3g} to {limit:.3g}{after}"
 
 
-ANY = Allowed()  # whatever is finite as float64
+ANY = Allowed()  # all numbers that are finite as float64
 
 
 def check_rows(table: Table, bad_rows: BadRows | None = "refuse", allowed: Allowed = ANY) -> Table:
-    """The table without bad rows: a number that is not as `allowed`, a missing label, a weight below 0.
+    """The table without bad rows. A row is bad if a number is not `allowed`, its label is missing, or its
+    weight is below 0.
 
-    "refuse": raises DataError with the file, row and column of the first, and the number of bad rows.
-    "skip": leaves them out and counts them in `skipped`; DataError only if none is left, or no row weighs
-    anything. None: as "refuse", where nobody has that choice.
+    "refuse": raises DataError with the file, row and column of the first bad value, and the number of bad
+    rows. "skip": leaves bad rows out and counts them in `skipped`; raises DataError if no row is left, or if
+    all rows weigh 0. None: as "refuse", but the message does not name the option `bad_rows`.
     """
-    bad = np.zeros(len(table), dtype=np.uint8)  # why the row is bad, by what comes first in it
+    bad = np.zeros(len(table), dtype=np.uint8)  # whether a row is bad
     counts: dict[str, int] = {}
     first = told = ""
     for array, name, what in (
@@ -115,23 +118,21 @@ def check_rows(table: Table, bad_rows: BadRows | None = "refuse", allowed: Allow
         way = "leave them out" if bad_rows is None else "set bad_rows: skip"
         raise DataError(f"{first}. {skipped:,} of {len(table):,} rows are bad; mend them, or {way}. {told}")
     if skipped == len(table):
-        raise DataError(f"{first}. All {skipped:,} rows are bad, so that none is left; mend the data. {told}")
+        raise DataError(f"{first}. All {skipped:,} rows are bad, so none is left; mend the data. {told}")
     if skipped:
         before = table.skipped
         table = _without(table, bad == 0)
         table = replace(table, skipped={k: before.get(k, 0) + counts.get(k, 0) for k in {**before, **counts}})
     if table.weights is not None and not table.weights.any():
-        raise DataError(
-            f"{table.name}: all weights are 0, so that nothing can be learned; give some row a weight"
-        )
+        raise DataError(f"{table.name}: all weights are 0, so nothing can be learned; give some row a weight")
     return table
 
 
 def first_bad(
     array: Array, allowed: Allowed, first_row: int = 0, named: Sequence[NamedInput] = ()
 ) -> str | None:
-    """What is wrong with the first bad row of inputs, and what is allowed; None where all are good. named:
-    what a row holds side by side."""
+    """A text on the first bad row of inputs, and on what is allowed; None if all rows are good. named: the
+    inputs that a row holds side by side."""
     if not array.size:
         return None
     found = _mark_bad(array, np.zeros(len(array), np.uint8), allowed, "inputs", {}, named)
@@ -146,8 +147,8 @@ def _mark_bad(
     counts: dict[str, int],
     named: Sequence[NamedInput],
 ) -> tuple[int, str, str] | None:
-    """Marks the rows of `array` that are bad, and counts those that were not yet. Returns the first of them,
-    what is wrong with it, and what is allowed."""
+    """Marks the bad rows of `array` in `bad`, and counts newly marked rows by reason in `counts`. Returns the
+    first bad row, its fault as text, and what is allowed; None if all rows are good."""
     signed, text = what == "weights", array.dtype.kind == "U"
     unscaled = allowed.preprocessing is None or allowed.preprocessing.scale >= 1
     if array.dtype.kind != "f" and not signed and not text and (what != "inputs" or unscaled):
@@ -183,9 +184,9 @@ def _worded(
     what: str,
     named: Sequence[NamedInput],
 ) -> str:
-    for one in named:
-        if one.first <= place[0] < one.end:
-            what, place = f"input {one.name!r}", np.unravel_index(place[0] - one.first, one.shape)
+    for part in named:
+        if part.first <= place[0] < part.end:
+            what, place = f"input {part.name!r}", np.unravel_index(place[0] - part.first, part.shape)
             break
     column = place[0] if len(place) == 1 else tuple(int(p) for p in place)
     where = f", column {column}" if place else ""

@@ -1,4 +1,4 @@
-"""Tables of series, cut into tables of windows with a target for each step (see `distbp.data.series`)."""
+"""Cuts tables of series into tables of windows with a target for each step (see `distbp.data.series`)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from distbp.nn.losses.base import Loss
 
 
 def in_a_row(given: tuple[Any, ...], name: str) -> tuple[Any, ...]:
-    """(inputs, targets, ...) as a user gives them, with all targets of a series side by side: (rows, steps *
-    outputs). `targets` is an array (rows, steps) or (rows, steps, outputs), or a list of arrays, which may
-    have different lengths. Raises DataError."""
+    """(inputs, targets, ...) of a user, with the targets of each series in one row: (rows, steps * outputs).
+    `targets` is an array (rows, steps) or (rows, steps, outputs), or a list of arrays, which may have
+    different lengths. Raises DataError."""
     x, y, *rest = given
     if y is None:
         return given
@@ -43,9 +43,9 @@ def in_a_row(given: tuple[Any, ...], name: str) -> tuple[Any, ...]:
 
 
 def cut(table: Table, steps: int) -> Table:
-    """A table of series, cut into windows of `steps` steps. Its inputs are (rows, steps of all, ...), and its
-    targets (rows, steps of all * outputs). The last window of a series is padded. Padding weighs 0. Raises
-    DataError for other targets, and where there is no step."""
+    """Cuts a table of series into windows of `steps` steps. The table's inputs are (rows, all steps, ...),
+    and its targets (rows, all steps * outputs). The last window of a series is padded; padding weighs 0.
+    Raises DataError for other targets, and if all series have length 0."""
     count = table.inputs.shape[1]
     lengths = np.full(len(table), count) if table.lengths is None else table.lengths
     series, first = windows_of(lengths, steps)
@@ -86,7 +86,7 @@ def _of_steps(table: Table, count: int) -> Array:
 
 
 def real_steps(table: Table) -> Array:
-    """Which steps are no padding, (windows, steps) bool."""
+    """Which steps are not padding, (windows, steps) bool."""
     assert table.lengths is not None
     return np.asarray(np.arange(table.inputs.shape[1]) < table.lengths[:, None])
 
@@ -98,8 +98,8 @@ def understand_steps(
     dtype: np.dtype[Any],
     known: Known | None = None,
 ) -> Meaning:
-    """As `understand`, of windows: targets are labels (windows, steps), or values (windows, steps *
-    outputs); padding has label 0, or the value 0. Raises DataError."""
+    """`understand` for windows. The targets become labels (windows, steps) or values (windows, steps *
+    outputs); padding has the label 0 or the value 0. Raises DataError."""
     steps = {name: _steps(table) for name, table in tables.items()}
     meaning = understand(steps, loss, outputs, dtype, known=known)
     placed = {name: _placed(tables[name], targets) for name, targets in meaning.targets.items()}
@@ -109,12 +109,12 @@ def understand_steps(
 def steps_as_taken(
     table: Table, loss: Loss, outputs: int, dtype: np.dtype[Any], classes: Classes | None
 ) -> Array:
-    """As `as_taken`, of windows; see `understand_steps`. Raises DataError."""
+    """`as_taken` for windows; see `understand_steps`. Raises DataError."""
     return _placed(table, as_taken(_steps(table), loss, outputs, dtype, classes))
 
 
 def _steps(table: Table) -> Table:
-    """The targets alone, with a row for each step that is no padding. A row has the number of its series."""
+    """A table of targets only, with a row for each step that is not padding, and the number of its series."""
     real = real_steps(table)
     targets = None if table.targets is None else table.targets.reshape(*real.shape, -1)[real]
     numbers = np.repeat([table.row_number(row) for row in range(len(table))], real.sum(axis=1))
@@ -123,7 +123,8 @@ def _steps(table: Table) -> Table:
 
 
 def _placed(table: Table, targets: Array) -> Array:
-    """Targets of such rows at the places of their steps, (windows, steps * outputs)."""
+    """Puts the targets of the rows of `_steps` back at the places of their steps: (windows, steps *
+    outputs)."""
     real = real_steps(table)
     windows = np.zeros((*real.shape, *targets.shape[1:]), targets.dtype)
     windows[real] = targets

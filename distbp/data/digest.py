@@ -1,7 +1,8 @@
-"""A digest of all values of an array, in a time that shows only for gigabytes.
+"""Digests of all values of arrays.
 
-SHA-256 over dtype, shape, and the SHA-256 of every part of some megabytes, which threads compute side by side
-(hashlib lets go of Python's lock). Measured on two cores of a server with SHA instructions: 2.5 GB/s.
+A digest is the SHA-256 over dtype, shape, and the SHA-256 of every part of some megabytes. Threads hash the
+parts in parallel, because hashlib releases Python's lock. Measured on two cores of a server with SHA
+instructions: 2.5 GB/s.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.data.table import Table, release_pages
 
-PART_BYTES = 1 << 22  # decides the digests
-PARTS = ("inputs", "targets", "weights")  # and lengths, where there are any
+PART_BYTES = 1 << 22  # a change changes all digests
+PARTS = ("inputs", "targets", "weights")
 _THREADS = 4
 _SETTLED_NS = 2_000_000_000
 
 
 def array_digest(array: Array) -> str:
-    """64 hexadecimal digits, the same for plain, mapped, big-endian and column-major storage of the same
-    values of a dtype. Memory stays flat."""
+    """The digest of an array, 64 hexadecimal digits. It is the same for plain, mapped, big-endian and
+    column-major storage. Memory stays flat."""
     little = array.dtype.newbyteorder("<")
     row_bytes = max(1, array[:1].nbytes)
     rows = max(1, PART_BYTES // row_bytes)
 
     def part(start: int) -> bytes:
         values = np.ascontiguousarray(array[start : start + rows], dtype=little)
-        found = hashlib.sha256(values.data).digest()
+        digest = hashlib.sha256(values.data).digest()
         release_pages(array)
-        return found
+        return digest
 
     starts = range(0, len(array), rows)
     kind = little.str if little.names is None else str(little.descr)
@@ -48,7 +49,8 @@ def array_digest(array: Array) -> str:
 
 
 def table_digests(table: Table) -> dict[str, str | None]:
-    """The digest of each of `PARTS`; None for one that is not there. Names and row numbers do not count."""
+    """The digest of each of `PARTS` (None if it is absent), and of lengths, begins and windows if present.
+    Names and row numbers do not count."""
     arrays = {name: getattr(table, name) for name in PARTS}
     if table.lengths is not None:
         arrays["lengths"] = table.lengths
@@ -60,9 +62,9 @@ def table_digests(table: Table) -> dict[str, str | None]:
 
 
 def table_record(table: Table, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """`table_digests`, and the `marks` of the files that hold the table, unless they changed just now.
+    """`table_digests`, and the `marks` of the files that hold the table ([] if a file changed just now).
 
-    known: an earlier record, believed where the files have the marks that stand in it.
+    known: an earlier record, returned if the files still have its marks.
     """
     marks = [list(mark) for mark in table.marks]
     if known is not None and marks and known["marks"] == marks:
@@ -71,7 +73,7 @@ def table_record(table: Table, known: Mapping[str, Any] | None = None) -> dict[s
 
 
 def settled(marks: Iterable[Sequence[int]]) -> bool:
-    """Whether no file with one of these marks changed so shortly ago that it may change again within the same
-    clock tick."""
+    """Whether the files with these marks changed long ago enough: a file that changed just now may change
+    again within the same clock tick, and keep its mark."""
     latest = max((time_ns for mark in marks for time_ns in mark[-2:]), default=0)
     return time.time_ns() - latest > _SETTLED_NS

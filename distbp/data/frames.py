@@ -1,4 +1,5 @@
-"""What is a table with named columns among the values that a user gives, without any library of frames."""
+"""Recognizes frames (tables with named columns) among a user's values, without importing a library of
+frames."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ FrameKind = Literal["lazy", "pandas", "arrow", "polars", "stream", "columns"]
 
 
 def frame_kind(values: Any) -> FrameKind | None:
-    """By what it offers. lazy: a query that has not been computed. pandas: columns by their place. arrow,
-    polars: a stream of Arrow and names. stream: only a stream. columns: arrays by name. None: a mapping, a
-    series, an array, or another value."""
+    """The kind of a frame, by its attributes. lazy: a query that has not been computed. pandas: columns by
+    place. arrow, polars: an Arrow stream and names. stream: only an Arrow stream. columns: arrays by name.
+    None: a mapping, a series, an array, or another value."""
 
     def has(name: str) -> bool:
         return hasattr(values, name)
@@ -19,7 +20,7 @@ def frame_kind(values: Any) -> FrameKind | None:
     if isinstance(values, Mapping):
         return None
     if not has("__arrow_c_stream__"):
-        if has("collect") and not has("to_numpy"):  # asked first: the columns of a lazy frame are computed
+        if has("collect") and not has("to_numpy"):  # checked first: a lazy frame computes its `columns`
             return "lazy"
         arrays = has("columns") and (has("to_numpy") or has("__array__"))
         return None if not arrays else "pandas" if has("iloc") else "columns"
@@ -29,12 +30,12 @@ def frame_kind(values: Any) -> FrameKind | None:
 
 
 def is_frame(values: Any) -> bool:
-    """Whether a value is a table with named columns, which has its rows."""
+    """Whether a value is a table with named columns, and not a lazy one without rows."""
     return frame_kind(values) not in (None, "lazy")
 
 
 def names_of(values: Any) -> list[Any] | None:
-    """The names of the columns of a frame that arrays can be made of; None for what has none."""
+    """The names of a frame's columns; None for streams, lazy frames and other values."""
     kind = frame_kind(values)
     if kind == "arrow":
         return list(values.column_names)

@@ -1,4 +1,5 @@
-"""Arrays of what a user gives from Python: lists, frames, series, arrays; and the names of their columns."""
+"""Converts a user's values (lists, frames, series, arrays) to arrays, and finds the names of their
+columns."""
 
 from __future__ import annotations
 
@@ -14,10 +15,8 @@ from distbp.data.table import ColumnNames
 
 
 def columns_of(values: Any, name: str) -> ColumnNames | None:
-    """The names of the columns of a frame (of pandas, or one like it); None for what has none.
-
-    Raises DataError for a name that two columns have.
-    """
+    """The names of a frame's columns; None for other values. Raises DataError if two columns have one
+    name."""
     columns = names_of(values)
     if columns is None:
         return None
@@ -33,8 +32,8 @@ def columns_of(values: Any, name: str) -> ColumnNames | None:
 
 
 def arranged(inputs: Array, columns: ColumnNames | None, wanted: ColumnNames | None, name: str) -> Array:
-    """Inputs (n, features) with the names `columns` in the order of `wanted`; as they are where one of them
-    has no names. Raises DataError for a column that is missing or not known."""
+    """Inputs (n, features) whose columns are named `columns`, in the order of `wanted`; unchanged if either
+    is None. Raises DataError if a column is missing or not known."""
     if columns is None or wanted is None or columns == wanted:
         return inputs
     missing = [c for c in wanted if c not in columns]
@@ -59,9 +58,9 @@ _FRAME = (
 def as_array(
     values: Any, name: str, *, labels: bool = False, ragged: str = "give rows of equal length"
 ) -> Array:
-    """An array of numbers, or with `labels` of booleans or text, of what can be seen as one: lists, frames,
-    series, categories. What is missing in them becomes NaN, or empty text. `ragged`: what to do where rows
-    differ in length. Raises DataError."""
+    """Converts lists, frames, series and categories to an array of numbers, or with `labels` also of booleans
+    or text. Missing values become NaN or empty text. `ragged`: advice for rows of different lengths, in the
+    message. Raises DataError."""
     if hasattr(values, "tocsr"):
         raise DataError(f"{name} are a sparse matrix; give a dense one: inputs.toarray()")
     if isinstance(values, np.ma.MaskedArray):
@@ -71,14 +70,15 @@ def as_array(
         if array.dtype.kind not in "biuf" and (columns := names_of(values)) is not None:
             parts = [_plain(np.asarray(values[c]), f"{name}, column {c!r}", labels, _FRAME) for c in columns]
             return np.column_stack(parts)
-        series = hasattr(values, "dtype") and not isinstance(values, np.ndarray)  # whose types are its own
+        series = hasattr(values, "dtype") and not isinstance(values, np.ndarray)  # may have its own dtypes
         return _plain(array, name, labels) if labels or series else array
     except (ValueError, TypeError) as error:
         raise DataError(f"{name} are not an array of numbers ({error}); {ragged}") from None
 
 
 def _plain(array: Array, name: str, labels: bool, otherwise: str = "") -> Array:
-    """Numbers, booleans or text in place of Python objects that are of one of these kinds."""
+    """Converts an array of Python objects to numbers, booleans or text, if all are of one kind. name: for
+    messages. otherwise: further advice in them. Raises DataError."""
     if array.dtype.kind not in "OTU" or (labels and array.dtype.kind == "U"):
         return array
     values = array.ravel().tolist()
@@ -103,5 +103,5 @@ def _kind(value: Any) -> str:
 
 
 def _is_missing(value: Any) -> bool:
-    # pandas' NA is not even equal to itself: the comparison gives another NA, which has no truth.
+    # pandas' NA is found by its type: a comparison with itself gives NA, which has no truth value.
     return value is None or type(value).__name__ in ("NAType", "NaTType") or bool(value != value)

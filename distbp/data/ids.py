@@ -1,4 +1,4 @@
-"""Ids: inputs that are whole numbers and stay so, for layers that look up a vector by its number."""
+"""Ids: inputs that are whole numbers, for layers that look up vectors by them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from distbp.data.table import Table, chunks
 
 
 def with_ids(table: Table, below: int) -> Table:
-    """The table with inputs of int64, from 0 to `below` - 1. Raises DataError that names the first that is
-    none."""
+    """The table with int64 inputs from 0 to `below` - 1. Raises DataError that names the first invalid id."""
     return replace(table, inputs=as_ids(table.inputs, below, table.name, table.row_number))
 
 
 def as_ids(inputs: Array, below: int, name: str, row_number: Callable[[int], int] = int) -> Array:
-    """Inputs (rows, ...) as int64: the same array where it is so already. Raises DataError with row and
-    column of the first that is not a whole number from 0 to `below` - 1."""
+    """Inputs (rows, ...) as int64; the same array if it is int64 already. Raises DataError with row and
+    column of the first value that is not a whole number from 0 to `below` - 1."""
     ready = inputs.dtype == np.int64
-    found = inputs if ready else np.empty(inputs.shape, np.int64)
+    ids = inputs if ready else np.empty(inputs.shape, np.int64)
     for start, rows in chunks(inputs):
         good = (rows >= 0) & (rows < below)  # false for NaN
         if rows.dtype.kind == "f":
@@ -36,5 +35,5 @@ def as_ids(inputs: Array, below: int, name: str, row_number: Callable[[int], int
                 " mend the data, or give it more entries"
             )
         if not ready:
-            found[start : start + len(rows)] = rows
-    return found
+            ids[start : start + len(rows)] = rows
+    return ids

@@ -22,8 +22,8 @@ from distbp.nn.named_inputs import NamedInput
 
 
 def side_by_side(given: Mapping[str, Any], named: Sequence[NamedInput], name: str) -> Array:
-    """The rows (n, numbers of all inputs) of arrays by input: each (n, *shape), or as `with_lengths` takes
-    them. Raises DataError."""
+    """Joins arrays by input, each (n, *shape) or as `with_lengths` takes them, into rows (n, numbers of all
+    inputs). Raises DataError."""
     names = [one.name for one in named]
     missing = [f"no input {one!r}" for one in names if one not in given]
     strange = [f"an input {one!r}" for one in given if one not in names]
@@ -54,7 +54,7 @@ def side_by_side(given: Mapping[str, Any], named: Sequence[NamedInput], name: st
 
 
 def _part(given: Any, one: NamedInput, name: str) -> tuple[Array, Array | None]:
-    """The array of one input, 0 past the end of each row, and the lengths."""
+    """The array of an input, 0 past the end of each row, and its lengths (None if it is not ragged)."""
     if names_of(given) is not None:
         raise DataError(
             f"{name}: is a frame, and columns of one of several inputs are not found by name; give an array,"
@@ -94,7 +94,8 @@ def _part(given: Any, one: NamedInput, name: str) -> tuple[Array, Array | None]:
 def joined(
     arrays: Mapping[str, Array], lengths: Mapping[str, Array], name: str
 ) -> tuple[tuple[NamedInput, ...], Array]:
-    """Arrays of a file by input, in their order, as (inputs, rows). Raises DataError."""
+    """Joins arrays by input, from a file, into rows. Returns the layout of a row, and the rows. Raises
+    DataError."""
     if not arrays:
         raise DataError(f"{name}: the mapping of inputs is empty; name an array for each input")
     strange = [one for one in lengths if one not in arrays]
@@ -113,8 +114,8 @@ def joined(
 
 
 def checked(table: Table, named: Sequence[NamedInput], bad_rows: BadRows | None, allowed: Allowed) -> Table:
-    """The table with its inputs in the order of the network's, where it has several, without bad rows (see
-    `check_rows`). Raises DataError where they do not fit."""
+    """The table without bad rows (see `check_rows`), with several inputs in the order of the network's.
+    Raises DataError if the inputs do not fit the network's."""
     table = check_rows(_fitted(table, named), bad_rows, allowed)
     check_parts(table.inputs, named, table.name, table.row_number)
     return table
@@ -146,18 +147,18 @@ def _fitted(table: Table, named: Sequence[NamedInput]) -> Table:
 
 
 def _layout(named: Sequence[NamedInput]) -> list[tuple[str, Shape, bool]]:
-    """What decides where each number of a row lies."""
-    return [(one.name, one.shape, one.ragged) for one in named]
+    """The facts that decide the place of each number in a row."""
+    return [(entry.name, entry.shape, entry.ragged) for entry in named]
 
 
 def check_parts(rows: Array, named: Sequence[NamedInput], name: str, row_number: Any = int) -> None:
-    """Raises DataError where an input of ids holds another number, or a length is none."""
-    for one in named:
-        its_name = f"{name}, input {one.name!r}"
-        if one.ids_below is not None:
-            as_ids(rows[:, one.first : one.end], one.ids_below, its_name, row_number)
-        if one.ragged:
-            checked_lengths(rows[:, one.end], len(rows), one.shape[0], its_name)
+    """Raises DataError if an id or a length in `rows` is not valid."""
+    for entry in named:
+        its_name = f"{name}, input {entry.name!r}"
+        if entry.ids_below is not None:
+            as_ids(rows[:, entry.first : entry.end], entry.ids_below, its_name, row_number)
+        if entry.ragged:
+            checked_lengths(rows[:, entry.end], len(rows), entry.shape[0], its_name)
             release_pages(rows)
 
 

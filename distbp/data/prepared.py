@@ -1,6 +1,7 @@
-"""A split ready to be gathered into batches: preprocessed once where it fits in memory, else row by row.
+"""A split that is ready to be gathered into batches: preprocessed once if it fits in memory, else batch by
+batch.
 
-Ids stay as they are. Preprocessing is element-wise, so both ways give the same bits.
+Ids are not preprocessed. Preprocessing is element-wise, so both ways give the same bits.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from distbp.data.sequences import Samples, room
 from distbp.data.table import Table, chunks, release_pages
 from distbp.data.windows import Windows
 
-# A memory-mapped file's resident pages are given back after about so many bytes of it have become resident.
+# The resident pages of a memory-mapped file are released after about this many bytes have become resident.
 RELEASE_BYTES = 64 * 2**20
-FAULT_BYTES = 2 * 2**20  # what Linux may map where a row is touched: a whole huge page of its cache
+FAULT_BYTES = 2 * 2**20  # Linux may map a huge page of its cache when a row is touched
 
 
 class PreparedRows:
-    """Rows as the first layer sees them. inputs: (n, *features), as stored where `preprocessing` is given (it
-    is then applied to every batch), else ready in the dtype of the network. targets: (n,) or (n, outputs) as
-    the loss takes them. weights: (n,) or None. windows: the rows are windows of the inputs. The arrays are
-    shared, not copied."""
+    """Rows as the first layer takes them. preprocessing: applied to every batch; None: the inputs are
+    prepared. inputs: (n, *features), as stored, or prepared in the network's dtype. targets: (n,) or (n,
+    outputs), as the loss takes them. weights: (n,) or None. windows: if given, the rows are windows of the
+    inputs. The arrays are shared, not copied."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class PreparedRows:
 
     def ready(self, dtype: np.dtype[Any]) -> bool:
         """Whether `inputs` are what `gather` would give, in this dtype and in plain memory."""
-        plain = not isinstance(self.inputs, np.memmap)  # whose pages must be given back
+        plain = not isinstance(self.inputs, np.memmap)  # a mapped file's pages must be released
         return (
             self.preprocessing is None
             and self.windows is None
@@ -68,7 +69,7 @@ class PreparedRows:
         elif self.preprocessing is None:
             np.take(self.inputs, rows, axis=0, out=out, mode="clip")
         else:
-            # Threads gather at the same time, so each call has its own memory for the rows as they are.
+            # Threads gather at the same time, so each call has its own memory for the stored rows.
             self.preprocessing.apply(np.take(self.inputs, rows, axis=0, mode="clip"), out)
         if isinstance(self.inputs, np.memmap):
             self._gathered += len(rows) * FAULT_BYTES + out.nbytes
@@ -78,15 +79,15 @@ class PreparedRows:
 
 
 def pack(rows: Samples, preprocessing: Preprocessing, out: Array) -> None:
-    """Writes rows with lengths as a network takes them, (rows, numbers + 1): preprocessed numbers, then the
-    length; of windows of series (rows, numbers + 2), as `tail` says."""
+    """Writes rows with lengths as a network takes them: preprocessed numbers, then the values of `tail`. out:
+    (rows, numbers + 1), or for windows of series (rows, numbers + 2)."""
     numbers = tail(rows, out)
     preprocessing.apply(rows.inputs, numbers.reshape(rows.inputs.shape))  # a view: an axis is split
 
 
 def tail(rows: Samples, out: Array) -> Array:
-    """Writes what stands after the numbers of rows with lengths: the length, and of windows of series whether
-    one begins. Returns the view of the numbers."""
+    """Writes the values after the numbers of each row: its length, and for windows of series whether a series
+    begins. Returns the view of the numbers."""
     assert rows.lengths is not None
     if rows.begins is None:
         out[:, -1] = rows.lengths
@@ -98,9 +99,9 @@ def tail(rows: Samples, out: Array) -> Array:
 def prepare(
     table: Table, targets: Array, preprocessing: Preprocessing, dtype: np.dtype[Any], limit_bytes: int
 ) -> PreparedRows:
-    """The rows of a table, packed where they have lengths: the numbers of a row, then its length. Others: as
-    they are where nothing is to be done to them; preprocessed in memory where that takes up to `limit_bytes`;
-    else batch by batch."""
+    """Prepares the rows of a table. Rows with lengths are packed (see `pack`). Inputs that need no
+    preprocessing are not copied. Others are preprocessed in memory if that takes at most `limit_bytes`, else
+    batch by batch."""
     inputs = table.inputs
     if table.lengths is not None:
         more = 1 if table.begins is None else 2

@@ -1,10 +1,10 @@
-"""Preprocessing: what turns stored inputs into the numbers that the first layer sees.
+"""Preprocessing turns stored inputs into the numbers that the first layer takes.
 
     scale         x / scale
     standardize   (x - mean) / std, for each feature, with the statistics of the training rows alone
 
-It is element-wise, so its bits depend neither on how rows are cut into chunks nor on who computes them.
-A fitted `Preprocessing` is kept in the model, because prediction needs the same numbers.
+It is element-wise, so its bits do not depend on how rows are cut into chunks. A fitted `Preprocessing` is
+kept in the model, because prediction needs the same numbers.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ class Preprocessing:
     def apply(self, raw: Array, out: Array) -> None:
         """Writes the prepared rows into `out`, float32 or float64, of the shape of `raw`.
 
-        One or two NumPy calls. Nothing that grows is allocated but, to standardize for float32, the
-        differences.
+        Takes one or two NumPy calls. Allocates memory only to standardize for float32: the differences.
         """
         if self.mean is None or self.std is None:
             if self.scale == 1:
@@ -44,20 +43,20 @@ class Preprocessing:
             else:
                 np.divide(raw, self.scale, out=out, dtype=_precision(raw, out), casting="same_kind")
             return
-        # In float64 up to the quotient: the difference of large values (years, prices) has few digits left in
-        # float32, and that of tiny ones none.
+        # Differences are in float64: in float32 those of large values (years, prices) have few digits left,
+        # and those of tiny values none.
         wide = out if out.dtype == np.float64 else np.empty(out.shape)
         np.subtract(raw, self.mean, out=wide, dtype=np.float64)
         np.divide(wide, self.std, out=out, casting="same_kind")
 
     def as_targets(self, raw: Array, dtype: np.dtype[Any]) -> Array:
-        """(n, numbers of a row), as the first layer takes them: what `data.targets: inputs` compares with."""
+        """Inputs as targets, (n, numbers of a row), as the first layer takes them: `data.targets: inputs`."""
         prepared = np.empty(raw.shape, dtype)
         self.apply(raw, prepared)
         return prepared.reshape(len(raw), -1)
 
     def is_identity(self, dtype: Any) -> bool:
-        """Whether `apply` would leave inputs stored as `dtype` as they are (for a network of `dtype`)."""
+        """Whether `apply` does not change inputs stored as `dtype`, for a network of the same dtype."""
         stored = np.dtype(dtype)
         return stored.kind in "fi" and stored.isnative and self.scale == 1 and self.mean is None
 
@@ -99,13 +98,14 @@ class Preprocessing:
 
 
 def fit(table: Table, scale: float = 1.0, standardize: bool = False) -> Preprocessing:
-    """The preprocessing for a training table, whose statistics it takes.
+    """Fits the preprocessing to a training table.
 
-    mean = sum x / n, std = sqrt(sum (x - mean)^2 / n) in float64, over fixed chunks in row order: flat
-    memory, the same bits on every machine. Each column is first brought near 1 by a power of two, so that
-    neither sums nor squares leave float64; that rounds nothing. A constant column gets the std `scale` (1
-    unless told), so it becomes 0. Of rows with lengths a column is a feature at all steps that are no
-    padding. Raises DataError for a scale that is not above 0, or where differences would overflow.
+    mean = sum x / n, std = sqrt(sum (x - mean)^2 / n), in float64. The sums run over fixed chunks in row
+    order, so memory stays flat and the bits are the same on every machine. Each column is first divided by a
+    power of two, which rounds nothing, so that neither sums nor squares overflow. A constant column gets
+    `scale` (by default 1) as its std, so it becomes 0. For rows with lengths, statistics are those of a
+    feature over all steps that are not padding. Raises DataError if `scale` is not above 0, or if differences
+    would overflow.
     """
     _check_scale(scale)
     if not standardize:
@@ -113,9 +113,7 @@ def fit(table: Table, scale: float = 1.0, standardize: bool = False) -> Preproce
     if table.lengths is not None:
         own = np.arange(table.features[0]) < table.lengths[:, None]
         if not own.any():
-            raise DataError(
-                f"{table.name}: all rows have length 0, so that there is nothing to standardize by"
-            )
+            raise DataError(f"{table.name}: all rows have length 0, so there is nothing to standardize by")
         steps = table.inputs[own]
         of_steps = fit(Table(steps.reshape(len(steps), -1), name=table.name), scale, True)
         assert of_steps.mean is not None and of_steps.std is not None
@@ -139,8 +137,8 @@ _MOST = 1023  # a difference of two smaller numbers is a float64
 
 
 def exponents(inputs: Array) -> Array:
-    """Of each column the power of two that its largest magnitude is just below; 0 where no sum of squares
-    can leave float64, as in all narrower types."""
+    """The exponent e of each column with max |x| < 2^e; 0 for types narrower than float64, whose sums of
+    squares cannot overflow float64."""
     if inputs.dtype.kind != "f" or inputs.dtype.itemsize < 8:
         return np.zeros(inputs.shape[1:], np.int32)
     largest = np.zeros(inputs.shape[1:])
@@ -163,7 +161,8 @@ def _sum_rows(inputs: Array, exponent: Array, center: Array, power: int) -> Arra
 
 
 def _precision(raw: Array, out: Array) -> type[np.floating[Any]]:
-    """float32 where the stored value fits it exactly, so that the quotient is rounded once; else float64."""
+    """The dtype of a quotient: float32 if stored values are exact in it, so that the quotient is rounded
+    once; else float64."""
     exact = raw.dtype.itemsize <= (4 if raw.dtype.kind == "f" else 2)
     return np.float32 if out.dtype == np.float32 and exact else np.float64
 

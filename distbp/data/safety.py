@@ -1,6 +1,6 @@
-"""Which files may be opened, and how much a file may claim. Checked before anything is allocated.
+"""Checks which files may be opened, and which sizes a file may claim, before anything is allocated.
 
-Every number here comes from `distbp.core.settings`, so a limit can be raised by whoever trusts the file.
+Every limit is a setting of `distbp.core.settings`, so users can raise it for a file that they trust.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from distbp.data.addresses import is_address, shown
 
 
 class DataFile(NamedTuple):
-    """A regular file that may be opened. `name` is the path as the job wrote it, for messages. `mark`:
-    device, inode, size, and the times (ns) at which content and entry last changed. While that is the same,
-    so is what the file holds, unless it changed at about the time when it was read."""
+    """A regular file that may be opened. `name`: the path as the job writes it, for messages. `mark`: device,
+    inode, size, and the times (ns) at which content and inode last changed. An equal mark means equal
+    content, unless the file changed at about the time when it was read."""
 
     path: Path
     name: str
@@ -28,10 +28,10 @@ class DataFile(NamedTuple):
 
 
 def resolve(folder: Path, path: str, confined: bool = False) -> Path:
-    """The place that `path` means, relative to `folder`.
+    """Resolves `path` relative to `folder`. Raises DataError, HostileFileError.
 
-    Confined (for jobs that others send): absolute paths, `..`, and links that lead out of `folder` are
-    refused with HostileFileError. Otherwise `path` may be absolute, begin with `~`, and leave `folder`.
+    Confined (for jobs that other people send): absolute paths, `..`, and links that lead out of `folder` are
+    refused. Otherwise `path` may be absolute, begin with `~`, and leave `folder`.
     """
     if not path or "\0" in path:
         raise DataError(
@@ -74,7 +74,7 @@ def find(folder: Path, path: str, confined: bool = False) -> DataFile:
     try:
         found = place.stat()
     except FileNotFoundError:
-        # Who sent a job may not learn the names of what others keep there.
+        # The sender of a job may not learn the names of other people's files.
         near = None if confined else _similar(place)
         of = "data folder" if confined else "folder of the job file"
         hint = f"did you mean {near!r}?" if near else f"data paths are relative to the {of}"

@@ -1,6 +1,6 @@
-"""Rows of different lengths: padded to one number of steps, with the length of each beside them.
+"""Rows of different lengths: padded to one number of steps, together with their lengths.
 
-Padding is 0, whatever was given there. So no digest, no statistic and no result depends on it.
+Padding is always set to 0, so no digest, statistic or result depends on its values.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _BLOCK = 2**18  # elements that are copied at a time
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Inputs (n, ...); `lengths`: how many steps of each are its own, (n,) int64; None: all. `windows`: the
-    samples are windows of the inputs. `begins`: of windows of series (see `distbp.data.series`), (n,) bool,
-    in which of them one begins."""
+    """`inputs`: (n, ...). `lengths`: (n,) int64, how many steps of each sample are not padding; None: all.
+    `windows`: if given, the samples are windows of the inputs. `begins`: for windows of series (see
+    `distbp.data.series`), (n,) bool, whether a series begins in a window."""
 
     inputs: Array
     lengths: Array | None = None
@@ -39,14 +39,14 @@ class Samples:
     def take(self, rows: slice | Array) -> Samples:
         if self.windows is not None:
             return Samples(self.windows.take(self.inputs, rows))
-        lengths, begins = (None if one is None else one[rows] for one in (self.lengths, self.begins))
+        lengths, begins = (None if a is None else a[rows] for a in (self.lengths, self.begins))
         return Samples(self.inputs[rows], lengths, begins=begins)
 
 
 def with_lengths(values: Any, name: str, steps: int | None = None) -> tuple[Any, Any]:
-    """Inputs and lengths of what a user may give for inputs: a mapping of both; a list of arrays (length,
-    ...) of different lengths, which is padded to the longest, or to `steps`; anything else has no lengths
-    (None). Raises DataError."""
+    """Splits a user's inputs into inputs and lengths: a mapping of both; a list of arrays (length, ...) of
+    different lengths, which is padded to the longest, or to `steps`; other values have no lengths (None).
+    Raises DataError."""
     if isinstance(values, Mapping) and set(values) == set(_KEYS):
         return values["inputs"], values["lengths"]
     if differ(values):
@@ -55,26 +55,26 @@ def with_lengths(values: Any, name: str, steps: int | None = None) -> tuple[Any,
 
 
 def differ(values: Any) -> bool:
-    """Whether it is a list of rows of different lengths."""
+    """Whether `values` is a list of rows of different lengths."""
     return isinstance(values, list | tuple) and len({_size(row) for row in values} - {None}) > 1
 
 
 def in_step(splits: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    """Arrays by split, (inputs, ...) each, as `with_lengths` takes inputs. Where one split is a list of rows
-    of different lengths, all lists are padded to the longest row of all. Raises DataError."""
+    """Pads the inputs of splits, (inputs, ...) each, to the same number of steps: if a split is a list of
+    rows of different lengths, all lists are padded to the longest row of all splits. Raises DataError."""
     lists = {name: x for name, (x, *_) in splits.items() if isinstance(x, list | tuple)}
     if not any(with_lengths(x, name)[1] is not None for name, x in lists.items()):
         return dict(splits)
     steps = max(_size(row) or 0 for x in lists.values() for row in x)
-    found = dict(splits)
+    equal = dict(splits)
     for name, x in lists.items():
         inputs, lengths = padded(x, f"the {name} arrays", steps)
-        found[name] = ({"inputs": inputs, "lengths": lengths}, *splits[name][1:])
-    return found
+        equal[name] = ({"inputs": inputs, "lengths": lengths}, *splits[name][1:])
+    return equal
 
 
 def _size(row: Any) -> int | None:
-    """Of one row, which may be a list or an array; None for a number."""
+    """The length of a row, which may be a list or an array; None for a number."""
     if isinstance(row, list | tuple):
         return len(row)
     shape = getattr(row, "shape", ())
@@ -82,8 +82,8 @@ def _size(row: Any) -> int | None:
 
 
 def padded(rows: Sequence[Any], name: str, steps: int | None = None) -> tuple[Array, Array]:
-    """Rows (length, ...) as one array (n, steps, ...), and their lengths (n,) int64. Raises DataError for
-    rows of different features, and for one that is longer than `steps`."""
+    """Pads rows (length, ...) to one array (n, steps, ...), and returns it with their lengths (n,) int64.
+    Raises DataError if rows have different features, or if a row is longer than `steps`."""
     arrays = []
     for number, row in enumerate(rows):
         try:
@@ -147,8 +147,8 @@ def blanked(inputs: Array, lengths: Array) -> Array:
 
 
 def room(shape: Shape, dtype: np.dtype[Any]) -> Array:
-    """An array to be filled: in memory up to DISTBP_PREPARE_BYTES, else mapped from an unnamed temporary
-    file."""
+    """A new array, not initialized: in memory up to DISTBP_PREPARE_BYTES, else mapped from an unnamed
+    temporary file."""
     if int(np.prod(shape)) * dtype.itemsize <= settings.get("DISTBP_PREPARE_BYTES"):
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as file:  # the mapping keeps the space; it is freed with the array

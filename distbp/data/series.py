@@ -1,9 +1,9 @@
-"""Series that are cut into windows, through which recurrent layers carry their states.
+"""Series that are cut into windows. Recurrent layers carry their states from window to window.
 
-A window is a row. The windows of a series stand one after the other, and each says whether a series begins in
-it: the last number of a row, as it is computed with. A shard owns whole series. A batch has some *lanes*, the
-rows of the shard's slice: the slice of the next step has the windows that follow those of this one. So the
-state that row i leaves is what row i of the next step goes on from.
+A window is a row. The windows of a series are consecutive rows. The last number of a prepared row says
+whether a series begins in this window. A shard owns whole series. The rows of a shard's slice are *lanes*:
+row i of the next slice is the window that follows row i of this slice. So it goes on from the state that row
+i leaves.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from distbp.core.arrays import Array
 
 
 def begins_of(inputs: Array, rows: Array | slice = slice(None)) -> Array:
-    """Of some rows whether a series begins in them, bool. inputs: (n, numbers), as they are computed with."""
+    """Whether a series begins in each of some rows, bool. inputs: (n, numbers), prepared rows."""
     return np.asarray(inputs[rows, -1] != 0)
 
 
 def windows_of(lengths: Array, steps: int) -> tuple[Array, Array]:
-    """The windows of series of these lengths, (n,): of each the number of its series, and its first step."""
+    """Cuts series of these lengths, (n,), into windows. Returns for each window the number of its series, and
+    its first step."""
     counts = -(-lengths // steps)
     series = np.repeat(np.arange(len(lengths)), counts)
     return series, (np.arange(len(series)) - np.repeat(np.cumsum(counts) - counts, counts)) * steps
 
 
 def take_windows(values: Array, series: Array, first: Array, steps: int) -> Array:
-    """(windows, steps, ...) of values (n, steps of all, ...); 0 past the end of these."""
+    """The windows (windows, steps, ...) of values (n, all steps, ...); 0 past the end of a series."""
     out = np.zeros((len(series), steps, *values.shape[2:]), values.dtype)
     for t in range(steps):
         there = np.flatnonzero(first + t < values.shape[1])
@@ -37,9 +38,9 @@ def take_windows(values: Array, series: Array, first: Array, steps: int) -> Arra
 
 
 def in_series(begins: Array, generator: np.random.Generator | None, kept: int = 0) -> Array:
-    """Places 0 to n - 1 in another order: whole series are shuffled, and the windows of each stay in their
-    order. begins: (n,), the first one true. generator: None: nothing is shuffled. kept: so many series stay
-    in front."""
+    """The places 0 to n - 1 in a random order of whole series; the windows of each series stay in order.
+    begins: (n,), the first is true. generator: None: nothing is shuffled. kept: the number of series that
+    stay in front."""
     starts = np.flatnonzero(begins)
     if generator is None or not len(starts):
         return np.arange(len(begins))
@@ -49,9 +50,8 @@ def in_series(begins: Array, generator: np.random.Generator | None, kept: int = 
 
 
 def in_lanes(windows: Array, lanes: int) -> Array:
-    """The windows, (n,), slice after slice: each slice takes the next window of every lane. Lanes are
-    consecutive windows, the first n % lanes of them one longer than the others, so that the last slice is a
-    smaller one."""
+    """The windows, (n,), slice after slice; a slice has the next window of every lane. A lane is a stretch of
+    consecutive windows. The first n % lanes lanes are one window longer, so the last slice may be smaller."""
     full, longer = divmod(len(windows), max(1, lanes))
     starts = np.arange(lanes) * full + np.minimum(np.arange(lanes), longer)
     places = (starts + np.arange(full)[:, None]).ravel()
@@ -59,14 +59,14 @@ def in_lanes(windows: Array, lanes: int) -> Array:
 
 
 def next_begin(begins: Array, place: int) -> int:
-    """The first place from `place` on where a series begins; after the last one the number of places."""
+    """The first place from `place` on at which a series begins; the number of places if there is none."""
     after = np.flatnonzero(begins[place:])
     return place + int(after[0]) if len(after) else len(begins)
 
 
 def side_by_side(begins: Array, most: int) -> Iterator[Array]:
-    """The places of windows, slice after slice: up to `most` series at a time, each in a row of its own,
-    longer ones before shorter ones, so that those that have ended leave no gap."""
+    """Yields the places of windows, slice after slice: up to `most` series at a time, each in a row of its
+    own. Longer series come first, so series that have ended leave no gap."""
     starts = np.flatnonzero(begins)
     lengths = np.diff(starts, append=len(begins))
     order = np.argsort(-lengths, kind="stable")

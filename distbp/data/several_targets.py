@@ -17,13 +17,13 @@ from distbp.data.targets import Classes, Known, Meaning, as_taken, understand
 from distbp.nn.losses.base import Loss, Targets
 from distbp.nn.losses.several import Heads, Losses
 
-AllClasses = Classes | Mapping[str, Classes | None] | None  # of several outputs by name
+AllClasses = Classes | Mapping[str, Classes | None] | None  # a mapping: by output, if there are several
 
 
 def check_names(table: Table, loss: Loss | Losses) -> None:
-    """Raises DataError where the targets of a table are not those of the outputs of a job or model."""
+    """Raises DataError if the targets of a table do not have the names of the outputs of a job or model."""
     if table.targets is None:
-        return  # which is said where targets are needed
+        return  # missing targets are an error only where they are needed
     where, names = table.targets_name or table.name, table.targets.dtype.names
     if not isinstance(loss, Losses):
         if names is not None:
@@ -61,9 +61,9 @@ def understand_all(
     dtype: np.dtype[Any],
     known: Mapping[str, Known] = MappingProxyType({}),
 ) -> Meaning:
-    """What the targets of all splits mean to the loss of each output. heads: of the network; None: not
-    known. known: classes of a model, by output. Raises DataError as `understand` does, and where an output
-    has no targets."""
+    """Interprets the targets of all splits for the loss of each output. heads: of the network; None: not
+    known. known: classes of a model, by output. Raises DataError as `understand` does, and if an output has
+    no targets."""
     for table in tables.values():
         check_names(table, loss)
     if not isinstance(loss, Losses):
@@ -85,36 +85,36 @@ def understand_all(
 
 
 def all_as_taken(table: Table, heads: Heads, dtype: np.dtype[Any], classes: AllClasses) -> Array:
-    """As `as_taken`, of all outputs. Raises DataError."""
+    """`as_taken` for all outputs. Raises DataError."""
     if not heads.several:
         assert not isinstance(classes, Mapping)
         head = heads.all[0]
         return as_taken(table, head.loss, head.shape[0], dtype, classes)
     assert isinstance(classes, Mapping)
-    found = {}
+    targets = {}
     for head in heads:
         own = part(table, head.name)
-        found[head.name] = as_taken(own, head.loss, head.shape[0], dtype, classes[head.name], head.layer)
-    return heads.join(found, dtype)
+        targets[head.name] = as_taken(own, head.loss, head.shape[0], dtype, classes[head.name], head.layer)
+    return heads.join(targets, dtype)
 
 
 def classes_of(meaning: Meaning) -> AllClasses:
-    """The names of the classes, of several outputs by name."""
+    """The names of the classes; a mapping by output if there are several."""
     if not meaning.parts:
         return meaning.classes
-    return {name: one.classes for name, one in meaning.parts.items()}
+    return {name: part.classes for name, part in meaning.parts.items()}
 
 
 def plain_classes(classes: AllClasses) -> Any:
-    """As JSON has them."""
+    """The classes as plain values for JSON."""
     if isinstance(classes, Mapping):
         return {name: plain_classes(own) for name, own in classes.items()}
     return None if classes is None else np.asarray(classes).tolist()
 
 
 def facts_of(meaning: Meaning) -> Iterator[tuple[str, Targets]]:
-    """By output, "" where it is the only one."""
+    """Yields the facts of each output by name; "" is the only output."""
     if not meaning.parts:
         yield "", meaning.facts
-    for name, one in meaning.parts.items():
-        yield name, one.facts
+    for name, part in meaning.parts.items():
+        yield name, part.facts

@@ -1,19 +1,18 @@
 """Which rows belong to which shard, and which of them a step uses. Pure functions of the job and the data.
 
-A batch of `b` rows is cut into `shards` consecutive slices, the first `b % shards` of them one row longer.
-Rows are dealt to shards once, so that in every epoch each shard has just the rows for its slices: the deal is
-a random permutation (or, without shuffling, the order of the file, so that step t trains on rows
-[t b, (t+1) b)). Each epoch a shard shuffles its own rows. So a shard needs its own rows only, wherever it
-is hosted.
+A batch of `b` rows is cut into `shards` consecutive slices; the first `b % shards` slices are one row longer.
+Rows are dealt to shards once. The deal is a random permutation or, without shuffling, the order of the file,
+so that step t trains on rows [t b, (t+1) b). In each epoch a shard shuffles its own rows. So a shard needs
+only its own rows, on any worker.
 
-Rows of different lengths are put into buckets: of the shuffled rows of POOL slices, the shortest make up one
-slice, the next ones another. The slices of a pool are then taken in a random order, the same one in every
-shard. So the rows of a batch have similar lengths, in all shards, and steps that none of them has are left
-out.
+Rows of different lengths are put into buckets. The shuffled rows of POOL slices form a pool: its shortest
+rows make up one slice, the next rows another, and so on. The slices of a pool are then taken in a random
+order, the same in every shard. So the rows of a batch have similar lengths, in all shards, and steps that
+none of them has are left out.
 
-Where rows are windows of series, whole series are shuffled, never windows (see `distbp.data.series`): the
-deal is all series in a random order, cut into as many stretches as there are shards. A series that a cut
-falls into goes on in the next shard as one of its own, which stands first in every epoch.
+If rows are windows of series, whole series are shuffled, never windows (see `distbp.data.series`). The deal
+is all series in a random order, cut into one stretch for each shard. A series that a cut divides goes on in
+the next shard as a series of its own, which comes first in every epoch.
 """
 
 from __future__ import annotations
@@ -37,19 +36,19 @@ def slice_bounds(batch_rows: int, shards: int, shard: int) -> tuple[int, int]:
 
 
 def evaluated_rows(rows: int, shards: int, shard: int, begins: Array | None = None) -> tuple[int, int]:
-    """The rows [start, stop) of a split that a shard evaluates, in the order of the file. begins: in which a
-    series begins, where they are windows of series: these stay whole."""
+    """The rows [start, stop) of a split that a shard evaluates, in the order of the file. begins: for windows
+    of series, whether a series begins in each row; series stay whole."""
     start, stop = rows * shard // shards, rows * (shard + 1) // shards
     return (start, stop) if begins is None else (next_begin(begins, start), next_begin(begins, stop))
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """`rows`: of the training set. `drop_last`: leave out the last, smaller batch of an epoch (which rows
-    are left out changes from epoch to epoch when shuffling). `buckets`: where rows have lengths, and those
-    of a slice are to be similar: which numbers of a row are lengths, of which the largest counts. `series`:
-    rows are windows of series; then `dealt` and `order` are told in which of them one begins. `past`: epochs
-    before the job, which count where an order is drawn."""
+    """`rows`: of the training set. `drop_last`: whether to leave out the last, smaller batch of an epoch;
+    with shuffling other rows are left out in each epoch. `buckets`: the places of the lengths in a row, if
+    the lengths in a slice are to be similar; the largest length counts. `series`: whether rows are windows of
+    series; `dealt` and `order` then need `begins`. `past`: the number of epochs before the job, which count
+    for the draws."""
 
     rows: int
     batch_size: int
@@ -71,7 +70,7 @@ class Sharding:
         return min(self.batch_size, self.rows - index * self.batch_size)
 
     def rows_before(self, step: int) -> int:
-        """Rows trained on by steps 0 to `step - 1` of the job."""
+        """The number of rows that steps 0 to `step - 1` of the job train on."""
         epochs, index = divmod(step, self.steps_per_epoch)
         whole = min(self.rows, self.steps_per_epoch * self.batch_size)
         return epochs * whole + index * self.batch_size
@@ -82,10 +81,10 @@ class Sharding:
         return stop - start
 
     def dealt(self, shard: int, begins: Array | None = None) -> Array:
-        """The shard's rows, int64, in the order in which a first unshuffled epoch would use them; of series,
-        window after window. begins: of all rows, where they are windows of series."""
+        """The shard's rows, int64, in the order of an epoch without shuffling; of series, window after
+        window. begins: of all rows, if they are windows of series."""
         if begins is not None:
-            sizes = [self._rows_of(one) for one in range(shard + 1)]
+            sizes = [self._rows_of(number) for number in range(shard + 1)]
             stop = sum(sizes)
             return in_series(begins, self._dealer)[stop - sizes[-1] : stop]
         deal = self._deal()
@@ -104,8 +103,8 @@ class Sharding:
         lengths: Array | None = None,
         begins: Array | None = None,
     ) -> Array:
-        """The shard's rows in the order of `epoch`; slices are taken from it one after another. lengths: of
-        `dealt`, where there are buckets. begins: of `dealt`, where they are windows of series."""
+        """The shard's rows in the order of `epoch`; its slices are consecutive parts. lengths: of `dealt`, if
+        there are buckets. begins: of `dealt`, if they are windows of series."""
         epoch += self.past
         if begins is not None:
             lanes, kept = self.slice_rows(0, shard), int(len(begins) > 0 and not begins[0])
@@ -120,7 +119,8 @@ class Sharding:
         return dealt[places]
 
     def _by_length(self, lengths: Array, size: int, epoch: int) -> Array:
-        """The places of rows in the order of their buckets. size: of a slice. A last, smaller slice stays."""
+        """The places of rows in the order of their buckets. size: of a slice. A last, smaller slice stays
+        last."""
         order = np.arange(len(lengths))
         whole = self.rows // self.batch_size * size
         for start in range(0, whole, max(1, POOL * size)):
@@ -131,7 +131,7 @@ class Sharding:
         return order
 
     def _rows_of(self, shard: int) -> int:
-        """How many rows a shard is dealt."""
+        """The number of rows that a shard is dealt."""
         full, rest = divmod(self.rows, self.batch_size)
         slices = [slice_bounds(size, self.shards, shard) for size in (self.batch_size, rest)]
         whole, last = (stop - start for start, stop in slices)

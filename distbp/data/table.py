@@ -1,16 +1,16 @@
-"""A table: what every format opens to. One sample is one row.
+"""A table: the data that a format opens. One sample is one row.
 
 inputs   (n, *features), any real dtype, kept as stored (uint8 stays uint8); may be memory-mapped
 targets  (n,) intp, bool or text: labels or values (see `distbp.data.targets`); or (n, outputs) float32 or
-         float64: values; or None. Empty text is a missing label. Of several outputs a structured array (n,)
-         with such a field for each.
+         float64: values; or None. Empty text is a missing label. For several outputs, a structured array (n,)
+         with such a field for each output.
 weights  (n,) float64, or None
-lengths  (n,) int64, of inputs (n, steps, ...): how many steps of each row are its own; the others are 0.
-         None: all
-windows  the samples are windows of the rows of inputs; targets, weights and lengths are those of samples
-named_inputs  where there are several inputs: what a row of inputs, (numbers,), holds side by side
-begins   (n,) bool, where samples are windows of series (see `distbp.data.series`): whether one begins there.
-         Then inputs are (n, steps, ...), targets (n, steps * outputs), weights (n, steps) or None
+lengths  (n,) int64, for inputs (n, steps, ...): how many steps of each row are not padding, which is 0. None:
+         all
+windows  if given, the samples are windows of the rows of inputs; targets, weights and lengths are of samples
+named_inputs  if there are several inputs, the layout of a row of inputs, (numbers,), which holds all of them
+begins   (n,) bool, for windows of series (see `distbp.data.series`): whether a series begins in a window.
+         Inputs are then (n, steps, ...), targets (n, steps * outputs), weights (n, steps) or None
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _CHUNK_ELEMENTS = 2**18  # part of the numerics: the statistics are added up chu
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Made by `build`, which checks; the constructor does not.
+    """`build` checks its arguments; the constructor does not.
 
     `row_number(i)` is the row's number in its file (0-based), for messages: `first_row + i`, unless rows
-    were left out or shuffled and `row_numbers` lists them. `name` is the file, for messages. `columns`: the
-    names of the columns of the inputs, where they have names. `marks`: of the files that hold it (see
-    `distbp.data.safety.DataFile`); () where it is not in files. `skipped`: how many rows were left out, by
-    reason. `row_names`: of the rows by their numbers, where every row is a file of its own.
+    were left out or shuffled and `row_numbers` lists them. `name`: of the file, for messages. `columns`: the
+    names of the columns of inputs, or None. `marks`: of the files that hold the table (see
+    `distbp.data.safety.DataFile`); () if it is not in files. `skipped`: how many rows were left out, by
+    reason. `row_names`: the names of rows, by their numbers, if every row is a file of its own.
     """
 
     inputs: Array
@@ -73,7 +73,7 @@ class Table:
         return self.first_row + row if self.row_numbers is None else int(self.row_numbers[row])
 
     def slice(self, start: int, stop: int) -> Table:
-        """Rows [start, stop), as views. Raises DataError where they are not in the table."""
+        """Rows [start, stop), as views. Raises DataError if the table does not have them."""
         check_range((start, stop), len(self), self.name)
         numbers = None if self.row_numbers is None else self.row_numbers[start:stop]
         return self._of(slice(start, stop), first_row=self.first_row + start, row_numbers=numbers)
@@ -96,9 +96,9 @@ class Table:
 
 
 def chunks(array: Array) -> Iterator[tuple[int, Array]]:
-    """(first row, rows) pieces of about 256 k elements, cut the same way for every array of a width.
+    """Yields pieces (first row, rows) of about 256 k elements. The cuts depend only on the width of a row.
 
-    Pages of a memory-mapped array are given back after each piece, so the resident size stays flat.
+    Pages of a memory-mapped array are released after each piece, so the resident size stays flat.
     """
     width = max(1, int(np.prod(array.shape[1:])))
     step = max(1, _CHUNK_ELEMENTS // width)
@@ -108,12 +108,12 @@ def chunks(array: Array) -> Iterator[tuple[int, Array]]:
 
 
 def release_pages(array: Array) -> None:
-    """Gives back the resident pages of a file mapping below `array`, if there is one.
+    """Releases the resident pages of the file mapping that holds `array`, if there is one.
 
     They are read again, from the file or the page cache, when they are next used.
     """
     base: Any = array
-    backed = False  # what is in the file comes back; private changes ("c") would be lost
+    backed = False  # by a file, from which pages can be read again; private changes ("c") would be lost
     while isinstance(base, np.ndarray):
         backed = backed or (isinstance(base, np.memmap) and base.mode != "c")
         base = base.base
@@ -122,8 +122,7 @@ def release_pages(array: Array) -> None:
 
 
 def target_parts(table: Table) -> list[tuple[str, Array, str]]:
-    """The targets of each output as (its name, its targets, what they are called in messages); of one output
-    the name is "". Views."""
+    """(name, targets, name for messages) for each output; the name of a single output is "". Views."""
     targets, where = table.targets, table.targets_name or table.name
     if targets is None:
         return []
@@ -154,11 +153,11 @@ def build(
     columns: ColumnNames | None = None,
     marks: tuple[tuple[int, ...], ...] = (),
 ) -> Table:
-    """The table of rows [start, stop) (default all) of raw arrays; shapes, lengths and dtypes are checked.
+    """Makes the table of rows [start, stop) (default: all) of raw arrays. Checks shapes, lengths and dtypes;
+    `distbp.data.checks` checks the content.
 
-    Whole numbers (n,), booleans and text stay what they are; other targets are values, and 1-D ones become
-    one column. Targets of several outputs are a mapping from their names. The content is checked by
-    `distbp.data.checks`. Raises DataError.
+    Targets that are whole numbers (n,), booleans or text keep their kind; all others are values, and 1-D
+    values become one column. Targets of several outputs are a mapping from their names. Raises DataError.
     """
     targets_name, weights_name = (
         targets_name or f"the targets of {name}",
@@ -228,8 +227,8 @@ def check_range(rows: tuple[int, int] | None, count: int, name: str) -> tuple[in
 
 
 def check_real(dtype: np.dtype[Any], name: str, *, text: bool = False) -> None:
-    """Raises DataError unless `dtype` is bool, an integer, or a float of 2, 4 or 8 bytes; or text, where that
-    is allowed."""
+    """Raises DataError unless `dtype` is bool, an integer, or a float of 2, 4 or 8 bytes; or text, if
+    `text`."""
     if text and dtype.kind in "US":
         return
     if dtype.kind not in "biuf" or dtype.itemsize > 8:

@@ -1,9 +1,9 @@
-"""What targets mean. A file or an array only holds numbers, booleans or text; whether whole numbers are
-labels or values is decided here and nowhere else, where the loss is known.
+"""The meaning of targets. A file or an array only holds numbers, booleans or text. Only this module, which
+knows the loss, decides whether whole numbers are labels or values.
 
-Labels may be anything that sorts: text, booleans, whole numbers with gaps or below 0. Numbers from 0 to
-outputs - 1 are the numbers of the outputs. Else the classes have names: the distinct labels, sorted; the
-first belongs to output 0.
+Labels may be text, booleans, or whole numbers with gaps or below 0. Numbers from 0 to outputs - 1 are the
+numbers of the outputs. Otherwise the classes have names: the distinct labels, sorted; the first name belongs
+to output 0.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _SHOWN = 8  # names of classes in a message
 class Meaning:
     """The targets of a job, as its loss takes them.
 
-    `facts`: for checking the job against them. `targets`: by split, (n,) intp or (n, outputs) in the job's
-    dtype; empty where they do not fit the job. `classes`: the names of the classes in the order of the
-    outputs, of two for one yes-or-no output; None: they have none but their numbers. `parts`: of
-    several outputs, by name, whose `targets` then lie side by side (see `distbp.data.several_targets`).
+    `facts`: for checking the job. `targets`: by split, (n,) intp or (n, outputs) in the job's dtype; empty if
+    they do not fit the job. `classes`: the names of the classes in the order of the outputs (two for a single
+    yes-or-no output); None: classes are numbers. `parts`: the meaning for each of several outputs, by name;
+    `targets` then holds the columns of all (see `distbp.data.several_targets`).
     """
 
     facts: Targets
@@ -42,7 +42,7 @@ class Meaning:
 
 
 class Known(NamedTuple):
-    """The names of classes, None: their numbers."""
+    """Classes that are known from a model: their names; None: they are numbers."""
 
     classes: Classes | None
 
@@ -55,11 +55,11 @@ def understand(
     layer: str = LAST,
     known: Known | None = None,
 ) -> Meaning:
-    """What the targets of all splits mean to `loss`. `outputs` of the network; None: not known. `layer`: the
-    one that gives them, in words. `known`: the classes of a model with the same outputs; None: they are
-    found.
+    """Interprets the targets of all splits for `loss`. `outputs`: their number in the network; None: not
+    known. `layer`: the layer that gives them, as text. `known`: the classes of a model with the same outputs;
+    None: classes are found in the targets.
 
-    Raises DataError for targets that no other network could learn with this loss.
+    Raises DataError for targets that no network could learn with this loss.
     """
     tables = {split: _named(split, table) for split, table in tables.items()}
     train = _required(tables["train"])
@@ -111,8 +111,9 @@ def as_taken(
     classes: Classes | None,
     layer: str = LAST,
 ) -> Array:
-    """The targets of a table as `loss` takes them: labels (n,) intp, or values (n, outputs) of `dtype`, which
-    labels become as one-hot columns, or as one column of numbers. `layer`: as in `understand`.
+    """The targets of a table as `loss` takes them: labels (n,) intp, or values (n, outputs) in `dtype`. For a
+    loss that takes values, labels become one-hot columns, or one column of numbers. `layer`: as in
+    `understand`.
 
     Raises DataError with the row of the first target that does not fit.
     """
@@ -158,7 +159,7 @@ def _by_class(targets: Array, loss: Loss, outputs: int) -> bool:
 
 
 def _labels(table: Table) -> Array:
-    """The targets as labels, (n,): intp, bool or text. One column of numbers will do if they are whole."""
+    """The targets as labels, (n,): intp, bool or text. One column of whole numbers counts as labels."""
     targets, name = _required(table), _name(table)
     if targets.ndim == 1:
         return targets
@@ -179,8 +180,8 @@ def _labels(table: Table) -> Array:
 
 
 def _class_names(found: Mapping[str, Array], outputs: int) -> Classes | None:
-    """None where the labels are the numbers of outputs; else their names. A class that only another split
-    than "train" has counts if an output is left for it."""
+    """The names of the classes; None if the labels are numbers of outputs. A class that is missing in "train"
+    but not in another split counts if there is an output for it."""
     kinds = {split: labels.dtype.kind for split, labels in found.items()}
     strange = [split for split, kind in kinds.items() if kind != kinds["train"]]
     if strange:
@@ -196,10 +197,10 @@ def _class_names(found: Mapping[str, Array], outputs: int) -> Classes | None:
     if all(plain.values()):
         return None
     distinct = {split: _distinct(labels) for split, labels in found.items()}
-    every = np.unique(np.concatenate(list(distinct.values())))
-    if len(every) != outputs and plain["train"]:
+    in_any = np.unique(np.concatenate(list(distinct.values())))
+    if len(in_any) != outputs and plain["train"]:
         return None
-    return tuple((every if len(every) == outputs else distinct["train"]).tolist())
+    return tuple((in_any if len(in_any) == outputs else distinct["train"]).tolist())
 
 
 def _are_numbers_below(count: int, labels: Array) -> bool:
@@ -211,7 +212,7 @@ def _largest(labels: Array) -> int:
 
 
 def _distinct(labels: Array) -> Array:
-    """Sorted."""
+    """The distinct labels, sorted."""
     return np.unique(np.concatenate([np.unique(part) for _, part in chunks(labels)]))
 
 
@@ -219,8 +220,8 @@ _KINDS = {"i": "whole numbers", "b": "booleans", "U": "text"}
 
 
 def _numbered(table: Table, labels: Array, outputs: int, classes: Classes | None, layer: str) -> Array:
-    """The number of the output of each label, (n,) intp. Where classes are named by text, numbers of outputs
-    will do as well."""
+    """The number of the output of each label, (n,) intp. If the names of classes are text, labels may also be
+    numbers of outputs."""
     name, text = _name(table), labels.dtype.kind == "U"
     named = classes is not None and isinstance(classes[0], str)
     count = outputs if classes is None else len(classes)
@@ -251,7 +252,7 @@ def _numbered(table: Table, labels: Array, outputs: int, classes: Classes | None
 
 
 def _meant(strange: Array, classes: Classes) -> str:
-    """What to do about labels that are nearly the names of classes."""
+    """Advice on labels that are similar to the names of classes, or ""."""
     names, near = [*map(str, classes)], {}
     for label in strange[:_SHOWN].tolist():
         if found := difflib.get_close_matches(label, names, 1, cutoff=0.75):
@@ -260,7 +261,7 @@ def _meant(strange: Array, classes: Classes) -> str:
 
 
 def shown(classes: Classes) -> str:
-    """The names of classes in a message: the first few of many."""
+    """The names of classes for messages; of many, the first few and the last."""
     texts = [label_text(name) for name in classes]
     texts = [t if len(t) <= 40 else f"{t[:37]}..." for t in texts]
     if len(texts) > _SHOWN:

@@ -1,4 +1,4 @@
-"""Reading packed bytes through a limit: never more than was claimed and checked, plus one byte."""
+"""Reads packed bytes through a limit: never more than the checked claim, plus one byte."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PIECE = 2**18
 
 
 class GzipReader:
-    """Unpacks a .gz file (of one or more members), at most the asked number of bytes at a time.
+    """Unpacks a .gz file (of one or more members), at most `count` bytes at a time.
 
-    The standard library's reader scans the header of a member byte by byte in Python and can be made to
-    take minutes; zlib does the same in C. zlib checks length and CRC at the end of each member.
+    The standard library's reader scans the header of a member byte by byte in Python, which a hostile file
+    can make last for minutes; zlib does it in C. zlib checks length and CRC at the end of each member.
     """
 
     def __init__(self, file: DataFile, handle: BinaryIO) -> None:
@@ -30,7 +30,7 @@ class GzipReader:
         self._waiting = b""
 
     def read(self, count: int) -> bytes:
-        """Up to `count` bytes; empty only at the end. DataError where the file is damaged or cut off."""
+        """Up to `count` bytes; empty only at the end. Raises DataError if the file is damaged or cut off."""
         while True:
             if not self._waiting:
                 self._waiting = self._handle.read(2**16)
@@ -54,7 +54,7 @@ class GzipReader:
 
 
 def read_exactly(read: Read, count: int, name: str, what: str) -> bytes:
-    """`count` bytes (a header: few), or DataError saying that the file ends inside `what`."""
+    """Reads `count` bytes, few enough for memory. Raises DataError if the file ends inside its `what`."""
     data = b""
     while len(data) < count:
         piece = read(count - len(data))
@@ -65,7 +65,7 @@ def read_exactly(read: Read, count: int, name: str, what: str) -> bytes:
 
 
 def read_window(read: Read, start: int, stop: int, total: int, name: str) -> Array:
-    """Bytes [start, stop) of the `total` that must follow, as uint8; the rest is read and dropped.
+    """Reads the `total` bytes that must follow, and returns bytes [start, stop) of them, as uint8.
 
     The caller has checked `total` against the limits. Raises DataError when fewer follow, and
     HostileFileError when more do.

@@ -1,4 +1,4 @@
-"""Windows of a series: samples that are some consecutive rows each. The rows are kept once."""
+"""Windows of a series: each sample is some consecutive rows. The rows are stored only once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Windows:
         return self.starts + (self.length - 1)
 
     def shape(self, features: Shape) -> Shape:
-        """Of a sample, where a row has the shape `features`."""
+        """The shape of a sample; features: the shape of a row."""
         return (self.length * math.prod(features),) if self.flat else (self.length, *features)
 
     def take(self, series: Array, windows: Array | slice) -> Array:
@@ -38,8 +38,9 @@ class Windows:
 
 
 def windows_of(groups: Array | None, rows: int, length: int, stride: int, ahead: int) -> Windows:
-    """All windows of `rows` rows in the order of time, every `stride` rows one, so that the row `ahead` rows
-    after the last is there, too. groups: (rows,), of each row; none crosses from one to the next."""
+    """The windows of `rows` rows in the order of time; they begin every `stride` rows. The row `ahead` rows
+    after a window must exist, too. groups: (rows,), the group of each row, or None; a window and its row
+    ahead are within one group."""
     borders = np.zeros(0, np.int64) if groups is None else np.flatnonzero(groups[1:] != groups[:-1]) + 1
     ends = np.r_[0, borders, rows]
     starts = [

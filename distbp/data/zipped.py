@@ -1,4 +1,4 @@
-"""Zip archives that others made, opened through limits: no entry that is not a plain file of its own."""
+"""Opens untrusted zip archives through limits: every entry must be a plain file of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distbp.data.safety import DataFile
 
 Entries = dict[str, zipfile.ZipInfo]
 
-# What zipfile lets through for archives that are damaged or made to be.
+# The errors that zipfile raises for damaged archives.
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -31,7 +31,7 @@ _DAMAGED = (
 
 
 class _Guarded:
-    """A file that, until `opened`, refuses large reads: zipfile reads the table of contents in one."""
+    """A file that refuses large reads until `opened` is set: zipfile reads the table of contents at once."""
 
     def __init__(self, file: DataFile, handle: BinaryIO) -> None:
         self._name, self._handle = file.name, handle
@@ -58,8 +58,9 @@ class _Guarded:
 
 @contextmanager
 def opened_zip(file: DataFile, kind: str, again: str) -> Iterator[tuple[zipfile.ZipFile, Entries]]:
-    """An archive and its entries by name. kind: what it should be. again: how to mend it. Raises DataError
-    where it is damaged, also for what zipfile raises inside of the block; HostileFileError."""
+    """Yields an archive and its entries by name. kind: the word for such an archive, and again: how to mend
+    it, for messages. Raises DataError if it is damaged, also for zipfile's errors inside the block;
+    HostileFileError."""
     with file.path.open("rb") as handle:
         try:
             guarded = _Guarded(file, handle)

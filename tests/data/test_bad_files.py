@@ -311,7 +311,7 @@ BAD = {
     "npy: no weight": (
         npy_array(GOOD, weights=np.zeros(2)),
         DataError,
-        "x.npy: all weights are 0, so that nothing can be learned; give some row a weight",
+        "x.npy: all weights are 0, so nothing can be learned; give some row a weight",
     ),
     # .npz
     "npz: not one": (
@@ -553,7 +553,7 @@ BAD = {
     "synthetic: one class": (
         source(Teacher(task="classification")),
         DataError,
-        "teacher: classification needs at least 2 outputs, one a class; set outputs: 2 or more",
+        "teacher: classification needs at least 2 outputs, one for each class; set outputs: 2 or more",
     ),
 }
 

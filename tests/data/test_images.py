@@ -145,7 +145,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], Images, type[Exception], str]]
         lambda f: None,
         Images(path="pets", resize=(0, 3)),
         DataError,
-        "resize: [0, 3] is no size of an image; give [height, width]",
+        "resize: [0, 3] is not the size of an image; give [height, width]",
     ),
 }
 

@@ -189,11 +189,11 @@ def test_numbers_that_the_job_cannot_hold_are_refused(arguments, allowed, text):
     [
         (
             (np.full((2, 2), np.nan),),
-            "row 0, column 0 of the inputs is NaN. All 2 rows are bad, so that none is left",
+            "row 0, column 0 of the inputs is NaN. All 2 rows are bad, so none is left",
         ),
         (
             (X, np.zeros(6), np.array([0, 0, 0, 0, 0, np.nan])),
-            "all weights are 0, so that nothing can be learned",
+            "all weights are 0, so nothing can be learned",
         ),
     ],
 )

@@ -41,7 +41,7 @@ class Site:
 def serving(
     context: ssl.SSLContext | None = None, answer: Callable[[str], Page | None] | None = None
 ) -> Iterator[Site]:
-    """A server on a port of 127.0.0.1; with `context` it speaks HTTPS. answer: for what is no page."""
+    """A server on a port of 127.0.0.1; with `context` it speaks HTTPS. answer: for what is not a page."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -95,12 +95,12 @@ def claiming(size: int) -> Callable[[Path], Path]:
         (
             given("|1x3 Cross validator\n" + GOOD),
             "t.csv: the first line has 1 cell ('|1x3 Cross validator'), and the lines below have 3; if it is"
-            " no part of the table, set skip_lines: 1",
+            " not part of the table, set skip_lines: 1",
         ),
         (
             given("# prices, by a\n# made today\n\n" + HEAD + GOOD),
             "t.csv: the first line has 2 cells ('# prices, by a'), and the lines below have 3; if the first 3"
-            " are no part of the table, set skip_lines: 3",
+            " are not part of the table, set skip_lines: 3",
         ),
         (
             given("b,price\n" + GOOD),
@@ -119,7 +119,7 @@ def claiming(size: int) -> Callable[[Path], Path]:
         ),
         (
             given(HEAD + GOOD + "1,inf,3\n"),
-            "t.csv: row 40, column 'b': 'inf' is no finite number. Mend it, name the text in"
+            "t.csv: row 40, column 'b': 'inf' is not a finite number. Mend it, name the text in"
             " data.missing if it"
             " means a missing cell, or set bad_rows: skip",
         ),
@@ -129,7 +129,7 @@ def claiming(size: int) -> Callable[[Path], Path]:
         ),
         (
             given("a,price\n" + "1,5\n2,5\n" * 9),
-            "t.csv: the target 'price' is 5 in all training rows, so that",
+            "t.csv: the target 'price' is 5 in all training rows, so there",
         ),
         (
             given((HEAD + GOOD).encode() + "Köln,1,2\n".encode("latin-1")),
@@ -216,7 +216,7 @@ def test_a_type_that_changes_in_the_last_row(tmp_path: Path) -> None:
     assert splits.plan is not None
     assert [column.type for column in splits.plan.columns] == ["number", "category"]
     with pytest.raises(
-        DataError, match=r"t.csv: row 40, column 'b': 'unknown' is no number. Mend it, name the"
+        DataError, match=r"t.csv: row 40, column 'b': 'unknown' is not a number. Mend it, name the"
     ):
         opened(tmp_path, columns={"b": "number"})
     skipped = opened(tmp_path, columns={"b": "number"}, bad_rows="skip")
@@ -229,10 +229,10 @@ def test_columns_that_are_not_there_are_named_all_at_once(tmp_path: Path) -> Non
     with pytest.raises(JobError) as caught:
         opened(tmp_path, target="prise", columns={"A": "number", "x_*": "drop"}, weight="w")
     assert [str(fault) for fault in caught.value.faults] == [
-        "data.target: 'prise' is no column of the table; did you mean 'price'? columns: a, b, price",
-        "data.weight: 'w' is no column of the table; columns: a, b, price",
-        "data.columns.A: 'A' is no column of the table; did you mean 'a'? columns: a, b, price",
-        "data.columns.x_*: 'x_*' is no column of the table; columns: a, b, price",
+        "data.target: 'prise' is not a column of the table; did you mean 'price'? columns: a, b, price",
+        "data.weight: 'w' is not a column of the table; columns: a, b, price",
+        "data.columns.A: 'A' is not a column of the table; did you mean 'a'? columns: a, b, price",
+        "data.columns.x_*: 'x_*' is not a column of the table; columns: a, b, price",
     ]
 
 

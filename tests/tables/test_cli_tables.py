@@ -163,7 +163,7 @@ def test_abalone(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (("data", "describe", "no.csv"), "no.csv: there is no such file"),
         (
             ("data", "describe", "h.csv", "--target", "prise"),
-            "'prise' is no column of the table; did you mean 'price'?",
+            "'prise' is not a column of the table; did you mean 'price'?",
         ),
         (("data", "describe", "h.csv", "--write-job", "j.yaml"), "--write-job needs --target"),
         (("data", "describe", "{format: digits}"), "is of the format digits; a table is described"),
@@ -171,7 +171,7 @@ def test_abalone(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             ("data", "describe", "h.csv", "--target", "built"),
             "the target 'built' is dates; it must be numbers or",
         ),
-        (("train", "h.csv", "--target", "prise"), "'prise' is no column of the table"),
+        (("train", "h.csv", "--target", "prise"), "'prise' is not a column of the table"),
         (
             ("validate", "h.csv"),
             "is a table, no job; write one: distbp data describe h.csv --target NAME --write-job job.yaml",
@@ -179,7 +179,7 @@ def test_abalone(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (("train", "h.csv"), "to train on a table, name its target: distbp train TABLE --target NAME"),
         (
             ("data", "describe", "one.csv", "--target", "y"),
-            "the target 'y' has one value in all rows, so that",
+            "the target 'y' has one value in all rows, so there",
         ),
         (("data", "describe", "one.csv", "--target", "x"), "no column beside the target 'x' can be an input"),
         (

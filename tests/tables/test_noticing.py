@@ -107,7 +107,7 @@ def test_rows_that_two_sets_have(text: bool, tmp_path: Path) -> None:
     asked = classes(**more) if text else job("h.csv", **more)
     notes = [note for note in open_splits(asked, tmp_path).notes if "are in the training set" in note]
     assert notes == [
-        "5 of 30 rows of the validation set are in the training set too, with the same target, so that it"
+        "5 of 30 rows of the validation set are in the training set too, with the same target, so it"
         " measures too well"
     ]
 

@@ -92,7 +92,7 @@ def test_what_is_read_of_a_file(tmp_path: Path) -> None:
     assert counts == [(37 * n, ["year"], 37) for n in range(8)]
     assert next(list(cells) for _, cells in table.pieces(["year", "price"])) == ["year", "price"]
     assert table.typed == {"rooms", "area", "built", "garden", "price"}
-    below = open_raw(TableFiles(path="p/year=2019"), tmp_path)  # what the path itself says is no column
+    below = open_raw(TableFiles(path="p/year=2019"), tmp_path)  # what the path itself says is not a column
     assert below.keys == ("area_code",)
     assert open_raw(TableFiles(path="p/year=2019/area_code=007/part-0.parquet"), tmp_path).keys == ()
     assert open_raw(TableFiles(path="."), tmp_path / "p").keys == ("year", "area_code")

@@ -131,7 +131,7 @@ def test_unseen_levels_and_strange_columns_are_counted(model: Model) -> None:
             lambda f: {**f.to_dict("list"), "area": [1]},
             "the columns have different lengths ('rooms' 3, 'area' 1",
         ),
-        (lambda f: [*f.to_dict("records"), 7], "row 3 is no mapping from column to value"),
+        (lambda f: [*f.to_dict("records"), 7], "row 3 is not a mapping from column to value"),
     ],
 )
 def test_rows_that_cannot_be_taken(change: Any, said: str, model: Model) -> None:
@@ -327,7 +327,7 @@ def test_a_service_takes_a_list_of_mappings(model: Model, monkeypatch: pytest.Mo
     found = service.predict(None, rows, probabilities=False)  # type: ignore[arg-type]
     assert found.predictions == model.predict(houses(4)).tolist()
     for bad, said in (
-        ([[1, 2, 3]], "row 0 is no mapping from column to value"),
+        ([[1, 2, 3]], "row 0 is not a mapping from column to value"),
         ([{"rooms": 1}], "the data has no column 'area', 'city', 'code', 'built', 'garden'"),
         ([{**rows[0], "area": {"a": [1]}}], "row 0, column 'area'"),
         ([{**rows[0], "city": ["Oslo"]}], "row 0, column 'city'"),

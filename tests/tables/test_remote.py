@@ -137,24 +137,24 @@ def test_over_https_by_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
         (
             "https",
             "https://me:secret@example.org:x/a.csv",
-            "https://example.org:x/a.csv: is no address; write",
+            "https://example.org:x/a.csv: is not an address; write",
         ),
         ("https", "https://example.org/../a.csv?key=secret", "https://example.org/../a.csv: '..' is not"),
         ("https", "ftp://me:secret@example.org/a?secret", "ftp://example.org/a: data is read from https"),
         ("https", "https://example.org/a b.csv", "an address has no blanks"),
         ("https", "https://example.org/a.csv#x", "an address of data has no '#'"),
         ("https", "https:///a.csv", "names no host; write https://host/file"),
-        ("https", "https://example.org:x/a.csv", "is no address; write https://host/file"),
+        ("https", "https://example.org:x/a.csv", "is not an address; write https://host/file"),
         ("https", "https://example.org/*.csv", "name one file: a web server does not list what it has"),
         ("https", "ftp://example.org/a.csv", "data is read from https, http, s3 and gs, not from 'ftp'"),
         ("https", "file:///etc/passwd", "data is read from https, http, s3 and gs, not from 'file'"),
         (
             "s3",
             "s3://bucket/a.csv?endpoint_url=http://169.254.169.254",
-            "options such as endpoint_url are no part of an address; who runs distbp sets them up for s3fs",
+            "options such as endpoint_url are not part of an address; who runs distbp sets them up for s3fs",
         ),
         ("s3", "s3://a@b/a.csv", "may not hold a name or password"),
-        ("s3", "s3://10.0.0.1:9000/a.csv", "'10.0.0.1:9000' is no bucket; write s3://bucket/file"),
+        ("s3", "s3://10.0.0.1:9000/a.csv", "'10.0.0.1:9000' is not a bucket; write s3://bucket/file"),
     ],
 )
 def test_addresses_that_are_not_followed(
@@ -191,11 +191,11 @@ def test_addresses_that_are(listed: str, url: str, monkeypatch: pytest.MonkeyPat
     [
         ("ftp", "ftp: data is read from https, http, s3 and gs, not from ''"),
         ("ftp://ours", "ftp://ours: data is read from https, http, s3 and gs, not from 'ftp'"),
-        ("s3:///public", "s3:///public: '' is no bucket; write s3://bucket/file"),
+        ("s3:///public", "s3:///public: '' is not a bucket; write s3://bucket/file"),
         ("https:///example.org", "https:///example.org: names no host; write https://host/file"),
         ("https://:8443/x", "https://:8443/x: names no host; write https://host/file"),
         ("https:/example.org", "https:/example.org: names no host; write https://host/file"),
-        ("https://example.org:x", "https://example.org:x: is no address; write https://host/file"),
+        ("https://example.org:x", "https://example.org:x: is not an address; write https://host/file"),
         ("https://example.org/a?key=secret", "https://example.org/a: a place has no '?'"),
         ("https://me:secret@example.org", "https://example.org: an address may not hold a name or password"),
         ("https://example.org/a/../b", "https://example.org/a/../b: '..' is not allowed"),
@@ -242,7 +242,7 @@ def test_a_host_of_this_machine_is_not_asked(
     with pytest.raises(HostileFileError) as caught:
         open_splits(job(f"http://{place}/a.csv"), tmp_path, confined=True)
     assert str(caught.value) == (
-        f"http://{place}/a.csv: the host is none of the public internet. Who runs distbp may allow it:"
+        f"http://{place}/a.csv: the host is not on the public internet. Who runs distbp may allow it:"
         f" DISTBP_REMOTE_PRIVATE={place}"
     )
     assert site.asked == []
@@ -266,7 +266,7 @@ def test_the_connection_is_made_to_what_was_checked(site: Site, monkeypatch: pyt
     assert asked == [("8.8.8.8", port)]
     assert answers == [[here]]
     answers[:] = [[public, here]]
-    with pytest.raises(HostileFileError, match="the host is none of the public internet"):
+    with pytest.raises(HostileFileError, match="the host is not on the public internet"):
         fetched(f"http://both.example:{port}/a.csv")
     assert len(asked) == 1
     assert site.asked == []
@@ -278,7 +278,7 @@ def test_redirects_are_checked_one_by_one(site: Site, monkeypatch: pytest.Monkey
     assert fetched(site.url("/a")) == b"a,price\n1,2\n"
     port = site.place.partition(":")[2]
     for to, said in {
-        f"http://localhost:{port}/b.csv": f"leads to http://localhost:{port}/b.csv: the host is none of the",
+        f"http://localhost:{port}/b.csv": f"leads to http://localhost:{port}/b.csv: the host is not on the",
         "file:///etc/passwd": "leads to 'file:///etc/passwd': data is read from https, http, s3 and gs",
         "s3://bucket/a.csv": "leads to s3://bucket/a.csv: this address may not be followed here",
         "https://example.org/a.csv": "leads to https://example.org/a.csv: this address may not be followed",
@@ -314,11 +314,11 @@ BODY = b"a,price\n" + b"1,2\n" * 100
     ("page", "said"),
     [
         (Page(status=404), "the server answers 404 Not Found; check the address"),
-        (Page(status=403), "answers 403 Forbidden; an address is needed that everybody may read"),
+        (Page(status=403), "answers 403 Forbidden; an address is needed that anyone may read"),
         (Page(status=503), "answers 503 Service Unavailable; try again later"),
         (Page(BODY, length=5000), "cut off after 408 bytes (the connection ended); nothing is kept of it"),
         (Page(b""), "the file is empty; check the address"),
-        (Page(BODY, length=""), "the server does not say where the file ends, so that a part of it would"),
+        (Page(BODY, length=""), "the server does not say where the file ends, so a part of it would"),
         (Page(BODY, headers={"Content-Encoding": "br"}), "the server packs the file on its way (br)"),
         (
             Page(b"5\r\nabc", headers={"Transfer-Encoding": "chunked"}, length=""),

@@ -203,8 +203,8 @@ def test_a_decimal_comma_without_a_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("a;b\n1,500;x\n", "'1,500' is no number; write it without signs between thousands"),
-        ("a;b\n1,5;x\n", "'1,5' is no number; for a decimal comma in CSV say decimal: ','"),
+        ("a;b\n1,500;x\n", "'1,500' is not a number; write it without signs between thousands"),
+        ("a;b\n1,5;x\n", "'1,5' is not a number; for a decimal comma in CSV say decimal: ','"),
         (
             "a;b\n1;x\n1,5;x\n",
             "t.csv: row 1 is '1,5', after whole numbers; for a decimal comma in CSV say decimal: ','",
@@ -253,10 +253,10 @@ def test_the_fast_way_to_numbers_is_the_pattern(text: str) -> None:
 @pytest.mark.parametrize(
     ("cell", "why"),
     [
-        ('"1,500"', "'1,500' is no number; write it without signs between thousands"),
-        ("1 234.50", "'1 234.50' is no number; write it without signs between thousands"),
-        ("31.12.1999", "'31.12.1999' is no date that is known; write dates as 2024-02-29"),
-        ("2024-02-30", "'2024-02-30' is no date that is known; write dates as 2024-02-29"),
+        ('"1,500"', "'1,500' is not a number; write it without signs between thousands"),
+        ("1 234.50", "'1 234.50' is not a number; write it without signs between thousands"),
+        ("31.12.1999", "'31.12.1999' is not a date in a known format; write dates as 2024-02-29"),
+        ("2024-02-30", "'2024-02-30' is not a date in a known format; write dates as 2024-02-29"),
         ("7 kg", "all cells are text"),
     ],
 )

@@ -139,7 +139,7 @@ def test_predictions(first: str, tmp_path: Path) -> None:
     assert np.sqrt(np.mean((found[:-1] - table["sold"][5:]) ** 2)) < 10  # persistence: 9.7
     frame = pa.table({name: table[name] for name in ("sold", "day", "heat")})
     np.testing.assert_array_equal(model.predict(frame), found)
-    part = {name: values[10:15] for name, values in table.items() if name != "day"}  # the day is no input
+    part = {name: values[10:15] for name, values in table.items() if name != "day"}  # the day is not an input
     np.testing.assert_allclose(model.predict(part), found[10:11], rtol=1e-6)
     test = {name: values[48:59] for name, values in table.items()}
     measured = model.evaluate(test, table["sold"][53:])

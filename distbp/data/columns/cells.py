@@ -70,7 +70,7 @@ def cleaned(cells: Any, missing: Sequence[str], before: Any = None) -> Any:
         return Coded(dictionary, texts, _primitive(cells.indices.cast(pa.int32()), -1))
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
-    if pa.types.is_time(cells.type):  # without a day it is no date, as in text
+    if pa.types.is_time(cells.type):  # without a day it is not a date, as in text
         cells = compute.replace_substring_regex(cells.cast(pa.string()), r"\.0+$", "")
     if not is_text(cells.type):
         return _without(cells, missing)
@@ -107,8 +107,8 @@ def matches(cells: Any, pattern: str) -> bool:
 
 
 def comma_hint(cell: object) -> str:
-    """What to say of a cell that is no number, where it looks like one with a decimal comma. In 1,500 it may
-    stand between thousands."""
+    """What to say of a cell that is not a number, where it looks like one with a decimal comma. In 1,500 it
+    may stand between thousands."""
     comma = isinstance(cell, str) and re.fullmatch(r"[+-]?[0-9.]+,([0-9]{1,2}|[0-9]{4,})", cell.strip())
     return "; for a decimal comma in CSV say decimal: ','" if comma else ""
 

@@ -10,15 +10,15 @@ from distbp.data.columns.cells import DATE, MISSING, NUMBER, matches
 
 
 def has_header(first: Sequence[str], table: Any) -> tuple[bool, str]:
-    """Whether the cells of the first line are names: text that is no number, date or missing marker, and not
-    all of it stands below, too. The first or the last may be empty: pandas and R write an index without a
+    """Whether the cells of the first line are names: text that is not a number, date or missing marker, and
+    not all of it stands below, too. The first or the last may be empty: pandas and R write an index without a
     name, and some lines end in a delimiter."""
     pa = arrow().pa
     names = first[not first[0] : len(first) - (not first[-1])]
     for name in names or first:
         cell = pa.array([name])
         if name in MISSING or matches(cell, NUMBER) or matches(cell, DATE):
-            what = "empty" if not name else f"{name!r}, which is no name"
+            what = "empty" if not name else f"{name!r}, which is not a name"
             return False, f"no header: a cell of the first line is {what}"
     if _stands_below(table):
         return False, "no header: the cells of the first line stand in the rows below, too"

@@ -70,7 +70,7 @@ def lines_above(sample: str, delimiters: Sequence[str], quote: str) -> str:
                 " and a delimiter in front of it (in R: col.names = NA)"
             )
         told = "it is" if above == 1 else f"the first {above} are"
-        return f"the first line has {said}; if {told} no part of the table, set skip_lines: {above}"
+        return f"the first line has {said}; if {told} not part of the table, set skip_lines: {above}"
     return ""
 
 

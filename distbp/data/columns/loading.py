@@ -15,7 +15,7 @@ from distbp.data.columns.reading import NamedTable
 from distbp.data.columns.store import Column, GrowingColumn, MemoryRoom
 from distbp.data.columns.threads import Threads, ahead
 
-_READ_AS = {"number": "number", "date": "date", "boolean": "yes or no", "level": "text"}
+_READ_AS = {"number": "a number", "date": "a date", "boolean": "yes or no", "level": "text"}
 
 
 class Use(NamedTuple):
@@ -96,9 +96,7 @@ def load_columns(
             kept.append(~bad)
     keep = np.concatenate(kept)
     if not keep.any():
-        raise DataError(
-            f"{bad_rows.first}. All {len(keep):,} rows are bad, so that none is left; mend the data"
-        )
+        raise DataError(f"{bad_rows.first}. All {len(keep):,} rows are bad, so none is left; mend the data")
     columns = {n: ready[n] if n in ready else grown[n].column() for n in uses}
     return Loaded(columns, None if keep.all() else keep, {**table.skipped, **bad_rows.counts})
 
@@ -124,12 +122,13 @@ def _problems(
     table: NamedTable, row: int, name: str, use: Use, values: Array, strange: Array | None, raw: Any
 ) -> Iterator[_Problem]:
     if strange is not None:
-        what = f"no {_READ_AS[use.reads]}"
-        yield _Problem(strange, f"{what} in {name!r}", _said(table, row, strange, name, raw, f"is {what}"))
+        what = _READ_AS[use.reads]
+        said = _said(table, row, strange, name, raw, f"is not {what}")
+        yield _Problem(strange, f"no {what.removeprefix('a ')} in {name!r}", said)
     if use.reads == "number":
         infinite = np.isinf(values)
         if infinite.any():
-            said = _said(table, row, infinite, name, raw, "is no finite number")
+            said = _said(table, row, infinite, name, raw, "is not a finite number")
             yield _Problem(infinite, f"Inf in {name!r}", said)
         if use.role == "weight" and (values < 0).any():
             said = _said(table, row, values < 0, name, raw, "is a weight below 0")

@@ -14,4 +14,4 @@ def unknown_column(name: str, known: Sequence[str]) -> str:
     shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
     numbered = list(known) == list(map(str, range(len(known))))
     header = "; no header was found: say header: true if the first line holds the names" if numbered else ""
-    return f"{name!r} is no column of the table{hint} columns: {shown}{header}"
+    return f"{name!r} is not a column of the table{hint} columns: {shown}{header}"

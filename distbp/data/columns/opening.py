@@ -156,7 +156,7 @@ def _check_target(column: Column, rows: Array, target: WantedTarget, table: str,
     if column.levels is None and (target.by_class or not in_files):
         return [said]
     raise DataError(
-        f"{table}: {said}, so that there is nothing to learn; give rows with other values, or another target"
+        f"{table}: {said}, so there is nothing to learn; give rows with other values, or another target"
     )
 
 

@@ -225,7 +225,7 @@ def open_raw(
             )
     check_folders(files, every, folders)
     names = (*first, *folders[0])
-    # The query of an address may hold a secret, and is no part of the name of its file.
+    # The query of an address may hold a secret, and is not part of the name of its file.
     name = files[0].name if is_address(source.path) and len(files) == 1 else source.path
     return RawTable(source, files, kinds, dialects, names, skip, name=name, folders=folders)
 

@@ -100,7 +100,7 @@ def _groups(plan: Plan, cells: Mapping[str, Any]) -> list[str]:
 
 
 def _time(plan: Plan, names: Sequence[str]) -> list[str]:
-    """The column that puts rows in order, where it is there and is no input."""
+    """The column that puts rows in order, where it is there and is not an input."""
     time = "" if plan.series is None else plan.series.time
     return [time] if time in names and time not in plan.needs else []
 
@@ -167,7 +167,7 @@ def _names_of(rows: Sequence[Any]) -> list[str]:
     names: dict[str, None] = {}
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise DataError(f"row {number} is no mapping from column to value; give one for each row")
+            raise DataError(f"row {number} is not a mapping from column to value; give one for each row")
         names.update(dict.fromkeys(map(str, row)))
     return list(names)
 

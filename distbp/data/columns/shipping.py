@@ -112,12 +112,12 @@ def _files(file: DataFile, entries: Entries) -> Entries:
 
 
 def _check_name(name: str, where: str) -> None:
-    """Raises HostileFileError for what is no plain name below a folder."""
+    """Raises HostileFileError for what is not a plain name below a folder."""
     parts = name.split("/")
     plain = name.isprintable() and not set(name) & set("\\:")
     if not plain or any(part in ("", ".", "..") or len(os.fsencode(part)) > _LONGEST for part in parts):
         raise HostileFileError(
-            f"{where}: {name[:80]!r} is no name for a file of a table here; name it without ':' and '\\',"
+            f"{where}: {name[:80]!r} is not a name for a file of a table here; name it without ':' and '\\',"
             f" in at most {_LONGEST} bytes"
         )
 

@@ -122,7 +122,7 @@ class _Finder:
             one = piece.drop_null().slice(0, 1)
             before = next((kind for kind in _AFTER[None] if _fits(kind, one)), "text")
             if before == "text" and (hint := c.comma_hint(one[0].as_py())):
-                self.changed = f"{one[0].as_py()!r} is no number{hint}"
+                self.changed = f"{one[0].as_py()!r} is not a number{hint}"
         if self.state in (before, "number") or before == "boolean":  # text of yes and no is found later
             return
         pattern = {"whole": c.WHOLE, "number": c.NUMBER, "date": c.DATE}[before]
@@ -196,9 +196,9 @@ def _unread(levels: Iterable[str]) -> str:
     """Why text is neither numbers nor dates, where all of it looks like them."""
     levels = list(levels)
     if levels and all(re.fullmatch(_GROUPED, level) for level in levels):
-        return f"{levels[0]!r} is no number; write it without signs between thousands"
+        return f"{levels[0]!r} is not a number; write it without signs between thousands"
     if levels and all(re.fullmatch(_OTHER_DATE, level) for level in levels):
-        return f"{levels[0]!r} is no date that is known; write dates as 2024-02-29"
+        return f"{levels[0]!r} is not a date in a known format; write dates as 2024-02-29"
     return ""
 
 

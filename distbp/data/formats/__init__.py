@@ -32,8 +32,8 @@ def load(
     allowed: Allowed = ANY,
     named: Sequence[NamedInput] = (),
 ) -> Table:
-    """Opens a source and checks its content (see `check_rows`). named: the inputs of the network, where it
-    has several. Raises DataError or HostileFileError."""
+    """Opens a source and checks its content (see `check_rows`). named: the inputs of a network with several,
+    or (). Raises DataError or HostileFileError."""
     return checked(source.open(folder, confined), named, bad_rows, allowed)
 
 

@@ -46,12 +46,13 @@ def from_arrays(
     outputs: Sequence[str] = (),
     named: Sequence[NamedInput] = (),
 ) -> Table:
-    """A checked table of array-likes: inputs (n, *features), or as `with_lengths` takes them; targets (n,)
-    labels (numbers, booleans, text) or values, or values (n, outputs), or a mapping from the names of
-    several outputs to such; weights (n,). Frames and series will
-    do for each, and the names of the columns of a frame of inputs are kept. A frame of targets has a column
-    for each of several `outputs`. named: the inputs of the network, where it has several; then inputs may be
-    a mapping from their names to such. Arrays of numbers are not copied. Raises DataError."""
+    """Makes a checked table of array-likes. Arrays of numbers are not copied. Raises DataError.
+
+    inputs: (n, *features), or as `with_lengths` takes them, or a mapping from the names of several inputs.
+    targets: (n,) labels (numbers, booleans, text) or values, or values (n, outputs), or a mapping from the
+    names of several outputs. weights: (n,). Each may be a frame or a series; a frame of inputs gives its
+    column names, and a frame of targets has a column for each of several `outputs`. named: the inputs of a
+    network with several, or ()."""
     lengths = None
     if named and isinstance(inputs, Mapping):
         inputs = side_by_side(inputs, named, name)

@@ -24,8 +24,8 @@ SPLITS = {"train": (0, 1257), "validation": (1257, 1527), "test": (1527, 1797), 
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
-    """The images are shuffled once, always the same way, so that writers and classes mix; then cut into
-    train (1,257), validation (270) and test (270). `rows` counts within the split."""
+    """Handwritten digits. The images are shuffled in a fixed order, so that writers and classes mix, and
+    split into train (1,257), validation (270) and test (270). `rows` counts within the split."""
 
     type: Literal["digits"] = "digits"
     split: Literal["train", "validation", "test", "all"] = option("all", help="which part of the images")
@@ -35,7 +35,7 @@ class Digits:
 
     def open(self, folder: Path, confined: bool = False) -> Table:
         pixels, labels = _read()
-        # Sorting raw words, not Generator.permutation: NumPy may change that one between versions.
+        # Raw words are sorted, because NumPy may change Generator.permutation between versions.
         words = generator(0, Purpose.SYNTHETIC).bit_generator.random_raw(len(labels))
         start, stop = SPLITS[self.split]
         order = np.argsort(words, kind="stable")[start:stop]
@@ -49,8 +49,8 @@ class Digits:
 
 
 def _read() -> tuple[Array, Array]:
-    """(1797, 64) uint8 pixels and labels, from the file within the package: importing scikit-learn to read
-    it would take seconds."""
+    """The pixels (1797, 64) uint8 and labels (1797,) intp. They are read from scikit-learn's file, because
+    importing scikit-learn would take seconds."""
     package = importlib.util.find_spec("sklearn")
     folders = package.submodule_search_locations if package else None
     path = Path(folders[0], "datasets", "data", "digits.csv.gz") if folders else None

@@ -39,8 +39,8 @@ def read_header(read: Read, name: str) -> tuple[np.dtype[Any], Shape]:
 
 
 def read_array(file: DataFile, rows: RowRange) -> tuple[Array, int]:
-    """(rows [start, stop) of the array, the number of rows in the file): mapped where the file is plain,
-    in memory where it is gzipped. Raises DataError or HostileFileError."""
+    """Returns rows [start, stop) of the array, and the number of rows in the file. The rows of a plain file
+    are mapped, those of a gzipped file are in memory. Raises DataError or HostileFileError."""
     with file.path.open("rb") as handle:
         packed = handle.read(2) == b"\x1f\x8b"
         handle.seek(0)

@@ -1,7 +1,7 @@
 """Folders of images: one folder for each class, whose name is the label; or images without labels.
 
-Pillow reads them (an extra). The files are taken in the order of their names, so rows do not depend on the
-disk.
+Pillow (an extra) reads the images. Files are read in the order of their names, so the order of rows does not
+depend on the file system.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Images:
         min_length=1,
     )
     resize: tuple[int, int] | None = option(
-        None, help="[height, width] that all images get; left out: they have one size already"
+        None, help="[height, width] that all images get; left out: all must have the same size"
     )
-    color: bool = option(False, help="three channels (red, green, blue); else one, of grays")
+    color: bool = option(False, help="three channels (red, green, blue); else one channel of gray values")
     rows: RowRange = option(None, help="[first, one past the last] image to use, counted from 0")
 
     def open(self, folder: Path, confined: bool = False) -> Table:
         if self.resize is not None and not all(1 <= n <= 65_535 for n in self.resize):
-            raise DataError(f"resize: {list(self.resize)} is no size of an image; give [height, width]")
+            raise DataError(f"resize: {list(self.resize)} is not the size of an image; give [height, width]")
         files, labels = _listed(folder, self.path, confined)
         start, stop = check_range(self.rows, len(files), self.path)
         found = [find(folder, name, confined) for name in files[start:stop]]
@@ -81,7 +81,7 @@ class Images:
 
 
 def _listed(folder: Path, path: str, confined: bool) -> tuple[list[str], list[str] | None]:
-    """The images, as paths that begin with `path`, and their labels, if they are in folders of classes.
+    """The paths of the images, which begin with `path`, and their labels (None without folders of classes).
     Raises DataError."""
     place = resolve(folder, path, confined)
     if place.is_file():
@@ -125,7 +125,7 @@ def _pillow() -> Any:
 
 
 def _opened(file: DataFile) -> Any:
-    """An image whose header was read. Raises DataError, HostileFileError."""
+    """Opens an image and reads its header. Raises DataError, HostileFileError."""
     pillow = _pillow()
     try:
         with warnings.catch_warnings(action="error", category=pillow.DecompressionBombWarning):
@@ -146,7 +146,7 @@ def _size_of(file: DataFile) -> tuple[int, int]:
 
 
 def _read(file: DataFile, color: bool, size: tuple[int, int] | None) -> Array:
-    """(height, width) or (height, width, 3) uint8."""
+    """The pixels of an image, (height, width) or (height, width, 3) uint8. size: (height, width) wanted."""
     with _opened(file) as image:
         try:
             found = image.convert("RGB" if color else "L")

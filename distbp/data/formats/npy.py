@@ -1,6 +1,7 @@
 """NumPy's .npy files, memory-mapped. (Format: numpy.lib.format, versions 1.0 to 3.0.)
 
-The header is read here and not by NumPy, so that nothing is allocated or unpickled on its word.
+This module reads the header itself, so that NumPy allocates or unpickles nothing that a hostile header
+claims.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Header(NamedTuple):
 
 
 def read_header(read: Read, name: str) -> Header:
-    """Reads a .npy header through `read`. Raises DataError for what is no plain array of numbers."""
+    """Reads a .npy header through `read`. Raises DataError for what is not a plain array of numbers."""
     start = read_exactly(read, 8, name, ".npy header")
     if start[:6] != b"\x93NUMPY":
         raise DataError(
@@ -93,7 +94,8 @@ def _dtype(descr: Any, name: str) -> np.dtype[Any]:
 
 
 def map_array(file: DataFile) -> Array:
-    """The array in a .npy file, memory-mapped and read-only. Raises DataError where the header lies."""
+    """The array in a .npy file, memory-mapped and read-only. Raises DataError or HostileFileError if the
+    header does not fit the file."""
     with file.path.open("rb") as handle:
         header = read_header(handle.read, file.name)
         there = file.size - header.offset
@@ -124,7 +126,7 @@ class Npy:
     targets: str | None = option(None, help="path of the labels (rows,) or values (rows, outputs)", path=True)
     weights: str | None = option(None, help="path of the sample weights (rows,)", path=True)
     lengths: str | None = option(
-        None, help="path of the lengths (rows,): how many steps of each row are no padding", path=True
+        None, help="path of the lengths (rows,): how many steps of each row are not padding", path=True
     )
     rows: tuple[int, int] | None = option(None, help="[first, one past the last] row to use, counted from 0")
 

@@ -1,7 +1,7 @@
 """NumPy's .npz archives: a zip of .npy files, stored or deflated, read into memory through limits.
 
-Only the named arrays are read. The sizes in the archive's table of contents are not believed: what counts
-is the array's own header, checked against the limits, and then at most that many bytes are unpacked.
+Only the named arrays are read. The sizes in the archive's table of contents are not trusted. The size in the
+array's own header is checked against the limits, and at most that many bytes are unpacked.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def read_arrays(file: DataFile, names: Sequence[str | None]) -> list[Array | Non
 
 
 def describe(file: DataFile) -> dict[str, Header]:
-    """The header of every array in an archive, by name, after each was unpacked once through the limits (and
-    not kept). Raises DataError or HostileFileError, for an entry that is no array too."""
+    """The header of every array in an archive, by name. Unpacks each array once, through the limits, without
+    keeping it. Raises DataError or HostileFileError, also for an entry that is not an array."""
     with opened_zip(file, KIND, AGAIN) as (archive, entries):
         room = settings.get("DISTBP_MAX_UNPACKED_BYTES")
         found: dict[str, Header] = {}
@@ -48,7 +48,8 @@ def describe(file: DataFile) -> dict[str, Header]:
             name = entry.removesuffix(".npy")
             if name == entry:
                 raise DataError(
-                    f"{file.name}: the entry {entry!r} is no array; write the archive again with numpy.savez"
+                    f"{file.name}: the entry {entry!r} is not an array; write the archive again with"
+                    " numpy.savez"
                 )
             found[name], _ = _unpack(archive, entries, name, file, room, keep=False)
             room -= found[name].nbytes
@@ -106,16 +107,17 @@ class Npz:
     inputs: str | Mapping[str, str] = option(
         "inputs",
         help="name of the array of inputs (rows, features...), or a mapping from each input of the network to"
-        " such a name",
+        " the name of its array",
     )
     targets: str | Mapping[str, str] | None = option(
         "targets",
-        help="name of the labels or values, or a mapping from each output to such a name; null for none",
+        help="name of the labels or values, or a mapping from each output to the name of its array; null for"
+        " none",
     )
     weights: str | None = option(None, help="name of the sample weights (rows,)")
     lengths: str | Mapping[str, str] | None = option(
         None,
-        help="name of the array of lengths (rows,): how many steps of each row are no padding; or a mapping"
+        help="name of the array of lengths (rows,): how many steps of each row are not padding; or a mapping"
         " from inputs to such names",
     )
     columns: str | None = option(None, help="name of the array of the inputs' column names (features,), text")
@@ -131,7 +133,7 @@ class Npz:
             )
         wanted = [*inputs.values(), *lengths.values(), *targets.values(), self.weights, self.columns]
         *found, weights, columns = read_arrays(file, wanted)
-        parts = (array for array in found if array is not None)  # all are, as all have names
+        parts = (array for array in found if array is not None)  # none is None, because all have names
         own, ends, each = (dict(zip(names, parts, strict=False)) for names in (inputs, lengths, targets))
         name, several = f"{self.path}[{self.inputs}]", isinstance(self.targets, Mapping)
         x, named = own.get(""), tuple[NamedInput, ...]()
@@ -166,5 +168,5 @@ class Npz:
 
 
 def _by_name(said: str | Mapping[str, str] | None) -> dict[str, str]:
-    """The names of arrays by what they are; by "" where there is one."""
+    """The names of arrays by input or output; by "" for a single array."""
     return {} if said is None else {"": said} if isinstance(said, str) else dict(said)

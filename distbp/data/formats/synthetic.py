@@ -1,7 +1,7 @@
-"""Synthetic sets. Row i is a function of (the options, seed, i) alone: `samples` only says where to stop.
+"""Synthetic data sets. Row i is a function of the options, the seed and i alone; `samples` only ends the set.
 
-So a training and a test set are two ranges of `rows` of the same set, and more samples never change the
-ones before. Rows are made in blocks of 4,096, each from its own position of the Philox stream.
+So a training and a test set can be two ranges of `rows` of the same set, and a larger set begins with the
+same rows. Rows are made in blocks of 4,096, each from its own position of the Philox stream.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from distbp.data.table import Table, build, check_range
 
 BLOCK = 4096
 Block = Callable[[np.random.Generator], tuple[Array, Array]]  # -> float32 inputs, targets of BLOCK rows
-Begin = Callable[[np.random.Generator], Block]  # draws what all rows of the set have in common
+Begin = Callable[[np.random.Generator], Block]  # draws the numbers that all rows of the set share
 
 _SAMPLES = "number of rows in the set"
 _ROWS = "[first, one past the last] row to use, counted from 0"
-_SEED = "of the set; the same options and seed give the same rows"
+_SEED = "seed of the set; the same options and seed give the same rows"
 
 
 def _generate(
     name: str, samples: int, rows: RowRange, seed: int, width: int, begin: Begin, shared: int = 0
 ) -> Table:
-    """width: numbers in a row. shared: numbers that `begin` draws. Raises DataError before any of it is made
-    where it would take more memory than is allowed."""
+    """Makes some rows of a set. width: numbers in a row. shared: how many numbers `begin` draws. Raises
+    DataError, before any is drawn, if the numbers would take more memory than is allowed."""
     start, stop = check_range(rows, samples, name)
     limit = settings.get("DISTBP_MAX_UNPACKED_BYTES")
     for what, size, remedy in (
@@ -87,7 +87,7 @@ class Blobs:
 
 @dataclass(frozen=True, kw_only=True)
 class Moons:
-    """Two half circles of radius 1 that reach into each other; no straight line parts them."""
+    """Two interleaved half circles of radius 1, which no straight line separates."""
 
     type: Literal["moons"] = "moons"
     samples: int = option(1000, help=_SAMPLES, gt=0)
@@ -109,7 +109,7 @@ class Moons:
 
 @dataclass(frozen=True, kw_only=True)
 class Spirals:
-    """Arms that wind around the origin from radius 0 to 1, one a class."""
+    """Spiral arms that wind around the origin from radius 0 to 1, one for each class."""
 
     type: Literal["spirals"] = "spirals"
     samples: int = option(1000, help=_SAMPLES, gt=0)
@@ -135,8 +135,8 @@ class Spirals:
 class Teacher:
     """Inputs N(0, 1); targets from a random network of one tanh layer, which a student can learn.
 
-    W1 ~ N(0, 1/features), W2 ~ N(0, 1/hidden). Regression: values (rows, outputs); classification: the number
-    of the largest output. Noise is added to the outputs, before the largest is taken.
+    The weights have the variances 1 / features and 1 / hidden. The targets are the outputs (regression), or
+    the number of the largest output (classification). Noise is added to the outputs first.
     """
 
     type: Literal["teacher"] = "teacher"
@@ -152,7 +152,7 @@ class Teacher:
     def open(self, folder: Path, confined: bool = False) -> Table:
         if self.task == "classification" and self.outputs < 2:
             raise DataError(
-                "teacher: classification needs at least 2 outputs, one a class; set outputs: 2 or more"
+                "teacher: classification needs at least 2 outputs, one for each class; set outputs: 2 or more"
             )
 
         def begin(fixed: np.random.Generator) -> Block:

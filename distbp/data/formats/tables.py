@@ -13,7 +13,7 @@ from distbp.core.errors import DataError
 from distbp.core.options import OptionError, option
 from distbp.data.table import Table
 
-# The options that say how text is read, which hold for other files of the same kind, too.
+# The options for reading text. They also apply to other files that a model reads later.
 READING: Mapping[str, type] = MappingProxyType(
     {"delimiter": str, "quote": str, "decimal": str, "encoding": str, "skip_lines": int, "replace": dict}
 )
@@ -21,32 +21,38 @@ READING: Mapping[str, type] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class TableFiles:
-    """A table with named columns: one file, a folder of files, or a pattern. What the columns are, and
-    which is the target, stands in `data.columns` and `data.target`. Needs pyarrow: `pip install
+    """A table with named columns: one file, a folder of files, or a pattern. `data.columns` says what the
+    columns are, and `data.target` which column is the target. Needs pyarrow: `pip install
     'distbp[tables]'`."""
 
     type: Literal["table"] = "table"
     path: str = option(
-        help="a file, a folder, or a pattern such as parts/*.parquet; text may be packed (.gz, .zst, .bz2);"
-        " or, where DISTBP_REMOTE allows it, an address: https://, s3://, gs://",
+        help="a file, a folder, or a pattern such as parts/*.parquet; text may be compressed (.gz, .zst,"
+        " .bz2); or, if DISTBP_REMOTE allows it, an address: https://, s3://, gs://",
         path=True,
         min_length=1,
     )
     kind: Literal["auto", "csv", "parquet", "arrow", "jsonl"] = option(
-        "auto", help="what the files hold; auto: by their names, else by their first bytes"
+        "auto", help="the format of the files; auto: detected by their names, else by their first bytes"
     )
-    delimiter: str | None = option(None, help="between the cells of CSV; left out: found", min_length=1)
-    quote: str = option('"', help="around cells of CSV that hold delimiters; '': there are no quotes")
+    delimiter: str | None = option(
+        None, help="the character between the cells of CSV; left out: detected", min_length=1
+    )
+    quote: str = option('"', help="the character around cells of CSV that hold delimiters; '': none")
     decimal: Literal[","] | None = option(
-        None, help="',' where numbers of CSV are written as 1,5 or 1.234,5; left out: as 1.5"
+        None, help="',' if numbers of CSV are written as 1,5 or 1.234,5; left out: as 1.5"
     )
-    encoding: str = option("utf-8", help="of text, such as latin-1 or cp1252")
+    encoding: str = option("utf-8", help="the encoding of text, such as latin-1 or cp1252")
     header: bool | None = option(
-        None, help="whether the first line of CSV names the columns; left out: found. Else they are 0, 1, ..."
+        None,
+        help="whether the first line of CSV names the columns; left out: detected. Without names, columns are"
+        " numbered from 0",
     )
-    skip_lines: int = option(0, help="lines of CSV to leave out before the first", ge=0)
+    skip_lines: int = option(0, help="how many lines at the beginning of CSV to leave out", ge=0)
     replace: Mapping[str, str] | None = option(
-        None, help="text that is read as another: {'<=50K.': '<=50K'}; of whole cells, without blanks around"
+        None,
+        help="texts that are read as others: {'<=50K.': '<=50K'}; they are whole cells, without surrounding"
+        " blanks",
     )
 
     def __post_init__(self) -> None:
@@ -67,7 +73,7 @@ class TableFiles:
 
     @property
     def reading(self) -> dict[str, Any]:
-        """The options of `READING` that are not the usual ones."""
+        """The options of `READING` that differ from their defaults."""
         said = {name: getattr(self, name) for name in READING if getattr(self, name) != getattr(USUAL, name)}
         return {name: dict(value) if name == "replace" else value for name, value in said.items()}
 

@@ -1,7 +1,7 @@
-"""Files in buckets (s3://, gs://), by the filesystems of fsspec, which users install.
+"""Files in buckets (s3://, gs://), read by the filesystems of fsspec, which users install.
 
-Who may read what, and by which endpoint, is set up for s3fs and gcsfs as their pages say: files and variables
-of the machine. An address says neither.
+Credentials and endpoints are configured for s3fs and gcsfs as their documentation says, in files and
+variables of the machine. They are never in an address.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from distbp.data.addresses import BUCKETS, Address
 from distbp.data.remote.content import Content
 
 _PIECE = 8 * 2**20
-# What a bucket says of a file that changes with it: its digest or number, or the time of its last change.
+# The facts about a file that change with its content: a digest, a version, or the time of the last change.
 _MARKS = ("ETag", "etag", "generation", "VersionId", "md5Hash", "LastModified", "updated")
 
 
@@ -29,23 +29,23 @@ class Object(NamedTuple):
 
 @contextmanager
 def bucket_contents(address: Address, wanted: Callable[[str], bool], most: int) -> Iterator[list[Content]]:
-    """The file of an address, or the files below a folder whose path from there is `wanted`, or what fits a
-    pattern. They come in the order of their names, and are at most `most`. A file is opened when its first
-    piece is taken. Raises DataError, also where a file changes while it is read."""
+    """Yields the file at an address, or the files that match a pattern, or the files below a folder whose
+    paths from there are `wanted`; in the order of their names, at most `most`. A file is opened when its
+    first piece is taken. Raises DataError, also if a file changes while it is read."""
     files = _filesystem(address)
-    found = _objects(files, address, wanted)
-    if len(found) > most:
-        raise DataError(f"{address.name}: {len(found):,} files; at most {most:,} make a table")
-    yield [_content(files, one) for one in found]
+    objects = _objects(files, address, wanted)
+    if len(objects) > most:
+        raise DataError(f"{address.name}: {len(objects):,} files; at most {most:,} make a table")
+    yield [_content(files, each) for each in objects]
 
 
 def _filesystem(address: Address) -> Any:
-    """Raises DataError where its package is not installed."""
+    """The filesystem of an address. Raises DataError if its package is not installed."""
     package = BUCKETS[address.scheme]
     try:
         import fsspec
 
-        # What another part of the program has set up, or listed before, is not used.
+        # Instances and listings that another part of the program has cached are not used.
         return fsspec.filesystem(address.scheme, skip_instance_cache=True, use_listings_cache=False)
     except ImportError:
         raise DataError(missing(f"{address.name}: {address.scheme}://", package, package)) from None
@@ -92,7 +92,7 @@ def _mark(facts: Any) -> str:
 
 @contextmanager
 def _told(name: str) -> Iterator[None]:
-    """What the filesystems raise, of which each has its own errors, as DataError."""
+    """Turns the errors of filesystems, each of which has its own, into DataError."""
     try:
         yield
     except (DistbpError, GeneratorExit):

@@ -1,4 +1,4 @@
-"""A file as a place elsewhere offers it."""
+"""A remote file, as its server offers it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 
 class Content(NamedTuple):
-    """`name`: the address for messages. `address`: all of it. `size`: in bytes; None where that is not known
-    before the end. `mark`: differs wherever the bytes do; "" where nothing tells that. `pieces`: the bytes,
-    which raise DataError where they end too early."""
+    """`name`: the address for messages. `address`: the whole address. `size`: in bytes; None if it is not
+    known before the end. `mark`: changes whenever the content changes; "" if the server offers nothing such.
+    `pieces`: yields the bytes; raises DataError if they end too early."""
 
     name: str
     address: str

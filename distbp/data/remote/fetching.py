@@ -1,9 +1,9 @@
-"""Brings files from elsewhere to this machine; from there on they are as other files.
+"""Fetches remote files to this machine, where they are used like other files.
 
-They are kept below `DISTBP_CACHE`, each in a folder named by its address and by what its server says of its
-content (see `Content.mark`). So what did not change is not fetched again, and what changed has another name:
-nothing old is used. Where a server says nothing of the kind, the file is fetched each time, and its folder is
-named by its SHA-256. A folder gets its name when the file is whole and synced.
+They are kept below `DISTBP_CACHE`, each in a folder named after its address and its server's mark of the
+content (see `Content.mark`). So an unchanged file is not fetched again, and a changed file gets another
+folder. A file without a mark is fetched each time, and its folder is named after its SHA-256. A folder gets
+its name when the file is whole and synced.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from distbp.data.remote.web import web_contents
 from distbp.data.safety import DataFile, find
 
 _FILE = "data"
-_USED_NOW_S = 3600.0  # a file that was used so shortly ago may still be read
-_TOLD_BYTES = 2**24
+_USED_NOW_S = 3600.0  # a file that was used in this time may still be read, and is not removed
+_TOLD_BYTES = 2**24  # from one progress report to the next
 
 
 def fetch(path: str, wanted: Callable[[str], bool], most: int) -> list[DataFile]:
-    """The files at an address, in the order of their names, on this machine. wanted: which files of a folder
-    are taken, by their path from there. most: how many there may be. Raises DataError, HostileFileError,
-    StorageError."""
+    """Fetches the files at an address, and returns them in the order of their names; waits. wanted: whether
+    to take a file of a folder, by its path from there. most: the largest number of files. Raises DataError,
+    HostileFileError, StorageError."""
     address = allowed(path)
     cache = cache_folder()
     if cache is None:
@@ -60,8 +60,8 @@ def fetch(path: str, wanted: Callable[[str], bool], most: int) -> list[DataFile]
 
 
 def _kept(content: Content, folder: Path) -> Path | None:
-    """Its folder, which is used now; None where it must be fetched. Raises HostileFileError where it is too
-    large."""
+    """The folder of a file that is kept already, marked as used now; None if it must be fetched. Raises
+    HostileFileError if it is too large."""
     most = settings.get("DISTBP_MAX_FILE_BYTES")
     if content.size is not None and content.size > most:
         raise HostileFileError(
@@ -77,7 +77,7 @@ def _is_there(place: Path, size: int | None) -> bool:
     if not file.is_file() or size not in (None, file.stat().st_size):
         return False
     with explained(place):
-        os.utime(place)  # it is used now
+        os.utime(place)  # marks it as used now
     return True
 
 
@@ -86,7 +86,7 @@ def _key(address: str, mark: str) -> str:
 
 
 def _fetched(content: Content, folder: Path) -> Path:
-    """The folder with the file; whole, or an error."""
+    """Fetches a file, and returns its folder. Raises DataError, HostileFileError, StorageError."""
     with explained(folder):
         new = Path(tempfile.mkdtemp(prefix=NEW, dir=folder))
     try:
@@ -111,7 +111,7 @@ def _fetched(content: Content, folder: Path) -> Path:
 
 
 def _check_room(name: str, size: int, folder: Path) -> None:
-    """Makes room for `size` bytes. Raises DataError."""
+    """Makes room for `size` bytes in the cache. Raises DataError."""
     bound = settings.get("DISTBP_REMOTE_BYTES")
     if size > bound or make_room(folder, bound - size, _USED_NOW_S) > bound - size:
         raise DataError(
@@ -121,7 +121,8 @@ def _check_room(name: str, size: int, folder: Path) -> None:
 
 
 def _counted(content: Content, digest: Any) -> Iterator[bytes]:
-    """The pieces; no more bytes than were said, and than there may be, and no longer than it may take."""
+    """Yields the pieces of a file, and updates the digest. Raises HostileFileError if there are more bytes
+    than announced or allowed, DataError if they take too long."""
     if content.size is None:
         most = min(settings.get("DISTBP_REMOTE_BYTES"), settings.get("DISTBP_MAX_FILE_BYTES"))
     else:

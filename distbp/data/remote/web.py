@@ -1,9 +1,8 @@
-"""A file of a web server, by the standard library.
+"""A file of a web server, fetched with the standard library.
 
-A host is looked up once; all its addresses are checked, and the connection is made to one of those that were
-checked. So a name that means another machine a moment later gains nothing. Each redirect is an address of
-its own, and passes the same checks. Proxies of the environment are not used: nobody could check what they
-connect to.
+A host is looked up once. All its addresses are checked, and the connection is made to one of these. So a name
+that resolves to another machine a moment later (DNS rebinding) has no effect. Each redirect passes the same
+checks. Proxies of the environment are not used, because it could not be checked what they connect to.
 """
 
 from __future__ import annotations
@@ -23,20 +22,19 @@ from distbp.core.errors import DataError, HostileFileError, cut
 from distbp.data.addresses import Address, allowed, may_be_private
 from distbp.data.remote.content import Content
 
-_SILENCE_S = 60.0  # of a server, after which it is given up
+_SILENCE_S = 60.0  # a server that is silent for this time is given up
 _PIECE = 2**16
 _REDIRECTS = 5
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"),)  # addresses of IPv4 within IPv6 (RFC 6052, 2.1)
-_SURELY_OLDER = timedelta(
-    seconds=60
-)  # from then on Last-Modified tells two contents apart (RFC 9110, 8.8.2.2)
+# From this age on, Last-Modified is a strong validator (RFC 9110, 8.8.2.2).
+_SURELY_OLDER = timedelta(seconds=60)
 _FAULTS = (OSError, http.client.HTTPException)
 
 
 @contextmanager
 def web_contents(address: Address) -> Iterator[list[Content]]:
-    """Asks for the file of an address, and waits for the answer. Raises DataError, HostileFileError."""
+    """Requests the file at an address, and waits for the answer. Raises DataError, HostileFileError."""
     if any(c in address.path for c in "*[") or address.path in ("", "/"):
         raise DataError(
             f"{address.name}: name one file: a web server does not list what it has; folders and patterns are"
@@ -44,7 +42,7 @@ def web_contents(address: Address) -> Iterator[list[Content]]:
         )
     first = address
     for _ in range(_REDIRECTS + 1):
-        # The answer keeps the socket where the server ends the connection, so both are closed.
+        # The answer keeps the socket if the server ends the connection, so both are closed.
         with closing(_connected(address, first)) as connection, _answer(connection, address, first) as answer:
             if answer.status not in _MOVED:
                 yield [_content(answer, first)]
@@ -63,8 +61,8 @@ def web_contents(address: Address) -> Iterator[list[Content]]:
 
 
 def is_public(text: str) -> bool:
-    """Whether an address of IPv4 or IPv6 is one of the public internet: not private, loopback, link-local,
-    reserved, multicast or unspecified, nor a way to write such a one of IPv4 in IPv6."""
+    """Whether an IPv4 or IPv6 address is public: not private, loopback, link-local, reserved, multicast or
+    unspecified, nor an IPv6 form of such an IPv4 address."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
@@ -81,10 +79,10 @@ def is_public(text: str) -> bool:
 
 
 def _connected(address: Address, first: Address) -> http.client.HTTPConnection:
-    """A connection to a place of the host that was checked."""
+    """Connects to a checked address of the host. Raises DataError, HostileFileError."""
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     connection = kind(address.host, address.port, timeout=_SILENCE_S)
-    connection.auto_open = 0  # it would look the name up again
+    connection.auto_open = 0  # a reconnection would look the name up again
     places = _checked_places(address, first)
     for number, (family, place) in enumerate(places):
         try:
@@ -107,16 +105,16 @@ def _checked_places(address: Address, first: Address) -> list[tuple[int, Any]]:
             f"{_said(address, first)}: the host is not known; check the address and the network"
         ) from None
     if not may_be_private(address) and not all(is_public(str(place[0])) for *_, place in found):
-        # The place itself is not told: who sent a job may not learn the names of a private network.
+        # The address is not shown, because the sender of a job may not learn addresses of a private network.
         raise HostileFileError(
-            f"{_said(address, first)}: the host is none of the public internet. Who runs distbp may allow it:"
+            f"{_said(address, first)}: the host is not on the public internet. Who runs distbp may allow it:"
             f" DISTBP_REMOTE_PRIVATE={address.place}"
         )
     return [(family, place) for family, *_, place in found]
 
 
 def _plugged(address: Address, family: int, place: Any) -> socket.socket:
-    """A socket that is connected, and encrypted where the scheme says so."""
+    """A connected socket, encrypted for https."""
     plain = socket.socket(family, socket.SOCK_STREAM)
     try:
         plain.settimeout(_SILENCE_S)
@@ -133,7 +131,7 @@ def _answer(
     connection: http.client.HTTPConnection, address: Address, first: Address
 ) -> http.client.HTTPResponse:
     try:
-        # Packed on the way it would have another size, and another digest.
+        # Compressed in transit, the file would have another size and another digest.
         connection.request(
             "GET", address.target, headers={"Accept-Encoding": "identity", "User-Agent": "distbp"}
         )
@@ -146,7 +144,7 @@ def _answer(
     advice = {
         404: "check the address",
         401: "an address is needed that asks for no password",
-        403: "an address is needed that everybody may read",
+        403: "an address is needed that anyone may read",
     }.get(answer.status, "try again later")
     raise DataError(f"{_said(address, first)}: the server answers {answer.status} {answer.reason}; {advice}")
 
@@ -157,7 +155,7 @@ def _content(answer: http.client.HTTPResponse, first: Address) -> Content:
     size = int(length) if length.isascii() and length.isdecimal() and len(length) < 19 else None
     if size is None and not answer.chunked:
         raise DataError(
-            f"{name}: the server does not say where the file ends, so that a part of it would look like all;"
+            f"{name}: the server does not say where the file ends, so a part of it would look like all;"
             " download it, and name the file"
         )
     packed = answer.getheader("Content-Encoding", "identity").lower()
@@ -171,7 +169,7 @@ def _content(answer: http.client.HTTPResponse, first: Address) -> Content:
 
 
 def _mark(answer: http.client.HTTPResponse, length: str) -> str:
-    """A strong ETag, or the time of the last change, if that lies long enough before the answer."""
+    """A strong ETag, or the time of the last change if that is old enough; else ""."""
     tag = answer.getheader("ETag", "")
     if tag.startswith('"'):
         return f"{tag} {length}"
@@ -179,7 +177,7 @@ def _mark(answer: http.client.HTTPResponse, length: str) -> str:
         changed = parsedate_to_datetime(answer.getheader("Last-Modified", ""))
         now = parsedate_to_datetime(answer.getheader("Date", ""))
         return f"{changed.isoformat()} {length}" if now - changed >= _SURELY_OLDER else ""
-    except (TypeError, ValueError):  # one of them is not given, or is no date
+    except (TypeError, ValueError):  # a header is absent, or is not a date
         return ""
 
 
@@ -187,10 +185,10 @@ def _pieces(answer: http.client.HTTPResponse, name: str, size: int | None) -> It
     count, why = 0, "the connection ended"
     while True:
         try:
-            piece = answer.read1(_PIECE)  # what is there, so that the time of slow answers is seen
+            piece = answer.read1(_PIECE)  # only the bytes that are there, so that slow answers are noticed
         except _FAULTS as error:
             piece, why = b"", _reason(error)
-            size = count + 1 if size is None else size  # an answer without a length has an end of its own
+            size = count + 1 if size is None else size  # counts as cut off, although its length is unknown
         count += len(piece)
         if piece:
             yield piece
