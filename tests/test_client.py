@@ -229,14 +229,14 @@ def test_a_service_that_never_answered_is_not_waited_for() -> None:
             b"<html>not found</html>",
             "t",
             RemoteError,
-            "what answers at URL is no distbp service (HTTP status 404); check DISTBP_URL",
+            "what answers at URL is not a distbp service (HTTP status 404); check DISTBP_URL",
         ),
         (
             200,
             b"<html>hello</html>",
             "t",
             RemoteError,
-            "what answers at URL is no distbp service (HTTP status 200); check DISTBP_URL",
+            "what answers at URL is not a distbp service (HTTP status 200); check DISTBP_URL",
         ),
     ],
 )
@@ -387,8 +387,8 @@ def test_what_a_service_tells_becomes_events() -> None:
         assert isinstance(told, events.EpochEnded)
         assert told.metrics == {"step": 10 * epoch, "train_loss": 0.1 / epoch}
     assert asked == [10]  # one question for all that were there
-    assert tell("state", to="recovering", reason="the runner's process ended without a word") == [
-        events.StateChanged("recovering", "the runner's process ended without a word", 1)
+    assert tell("state", to="recovering", reason="the runner's process ended without a report") == [
+        events.StateChanged("recovering", "the runner's process ended without a report", 1)
     ]
     assert tell("a_kind_of_tomorrow", x=1) == []
     assert tell("checkpoint_saved", step=1) == []  # of another version: a field is missing

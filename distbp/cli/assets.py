@@ -17,8 +17,8 @@ from distbp.cli.service import URL, handle, is_job_id, session
 from distbp.client.names import DATASET_ID, MODEL_ID, STATES
 
 _IDS = {
-    "models": (MODEL_ID, "model; one is mdl_01j9ze3k8xq2v5w7y0ab"),
-    "datasets": (DATASET_ID, "dataset; one is ds_ and 64 hexadecimal digits"),
+    "models": (MODEL_ID, "a model id; ids look like mdl_01j9ze3k8xq2v5w7y0ab"),
+    "datasets": (DATASET_ID, "a dataset id; ids are ds_ and 64 hexadecimal digits"),
 }
 
 _LIMIT = click.option(
@@ -259,9 +259,9 @@ def _delete(url: str | None, kind: str, which: str) -> None:
 
 
 def _path(kind: str, which: str) -> str:
-    pattern, what = _IDS[kind]
+    pattern, wanted = _IDS[kind]
     if not re.fullmatch(pattern, which):
-        raise click.UsageError(f"{which!r} is no id of a {what}. `distbp {kind}` shows them")
+        raise click.UsageError(f"{which!r} is not {wanted}. `distbp {kind}` shows them")
     return f"/v1/{kind}/{which}"
 
 

@@ -128,7 +128,7 @@ def open_streams() -> None:
 
 def _mute() -> None:
     """Nothing more goes to an output that refuses it."""
-    with suppress(OSError, ValueError, AttributeError):  # one that is no file
+    with suppress(OSError, ValueError, AttributeError):  # one that is not a file
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class UserPath(click.Path):
-    """A path, as it is given but for a `~` in front. folder: whatever is there already is no file."""
+    """A path, as it is given but for a `~` in front. folder: whatever is there already is not a file."""
 
     def __init__(self, *, folder: bool = False) -> None:
         super().__init__(path_type=Path, file_okay=not folder)
@@ -43,9 +43,9 @@ class NewFile(UserPath):
         if path.is_dir():
             self.fail(f"{path} is a folder; name a file in it", param, ctx)
         if not path.parent.is_dir():
-            self.fail(f"{path} cannot be: {path.parent} is no folder; make it, or choose another", param, ctx)
+            self.fail(f"{path}: {path.parent} is not a folder; make it, or choose another", param, ctx)
         if not os.access(path.parent, os.W_OK):
-            self.fail(f"{path} cannot be: this user may not write into {path.parent}", param, ctx)
+            self.fail(f"{path}: this user may not write into {path.parent}", param, ctx)
         return path
 
 

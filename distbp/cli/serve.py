@@ -82,7 +82,7 @@ def open_store(data: Path | None, database: str | None) -> Iterator[Any]:
     home, where = _home(data), database or settings.get("DISTBP_SERVICE_DATABASE")
     if not where and not (home / "distbp.db").exists():
         raise SettingsError(
-            f"{home} is no folder of a service: it holds no distbp.db. Name the one given to `distbp serve`"
+            f"{home} is not a service's folder: it holds no distbp.db. Name the one given to `distbp serve`"
             " with --data, or its database with --database"
         )
     with opened(ServePlan(home=home, database=where)) as store:

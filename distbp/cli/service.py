@@ -40,7 +40,7 @@ def is_job_id(text: str) -> bool:
 
 
 def handle(service: Service, job_id: str) -> JobHandle:
-    """The job; `last`: the newest of the project. Raises BadParameter where the text is no id."""
+    """The job; `last`: the newest of the project. Raises BadParameter where the text is not an id."""
     if job_id == "last":
         newest = next(service.jobs(limit=1), None)
         if newest is None:
@@ -48,7 +48,7 @@ def handle(service: Service, job_id: str) -> JobHandle:
         job_id = newest["id"]
     if not re.fullmatch(JOB_ID, job_id):
         raise click.UsageError(
-            f"{job_id!r} is no id of a job; ids look like job_01j9ze3k8xq2v5w7y0ab (`distbp list` shows"
+            f"{job_id!r} is not a job id; ids look like job_01j9ze3k8xq2v5w7y0ab (`distbp list` shows"
             " them), or say last"
         )
     return service.job(job_id)

@@ -142,7 +142,7 @@ def revoke(token_id: str, url: str | None) -> None:
     """
     if not re.fullmatch(TOKEN_ID, token_id):
         raise click.UsageError(
-            f"{token_id!r} is no id of a token; one is 0643b89eca4d. `distbp token list` shows them"
+            f"{token_id!r} is not a token id; one is 0643b89eca4d. `distbp token list` shows them"
         )
     with session(url) as service:
         service.transport.call("DELETE", f"/v1/tokens/{token_id}")

@@ -72,7 +72,7 @@ def find_access(url: str | None = None, token: str | None = None) -> Access | No
             "the token given" if token else "DISTBP_TOKEN" if settings.get("DISTBP_TOKEN") else file_path()
         )
         raise SettingsError(
-            f"{source} is no token: it is one word, as dbp_..., as `distbp token create` printed it"
+            f"{source} is not a token: it is one word, as dbp_..., as `distbp token create` printed it"
         )
     return Access(found, secret)
 
@@ -109,4 +109,4 @@ def check_url(url: str, source: str) -> None:
     except ValueError:
         good = False
     if not good:
-        raise SettingsError(f"{source} is no address of a service ({url!r}); it looks like http://host:8470")
+        raise SettingsError(f"{source} is not a service's address ({url!r}); it looks like http://host:8470")

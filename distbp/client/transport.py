@@ -145,7 +145,7 @@ class Transport:
 
     def _stranger(self, status: int) -> RemoteError:
         return RemoteError(
-            f"what answers at {self.access.url} is no distbp service (HTTP status {status}); check"
+            f"what answers at {self.access.url} is not a distbp service (HTTP status {status}); check"
             " DISTBP_URL",
             status=status,
         )

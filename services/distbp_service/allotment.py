@@ -1,4 +1,4 @@
-"""The disk that a runner may fill: counted with every write, and refused before it is passed."""
+"""The disk that a runner may fill. Every write is counted, and refused if it would pass the limit."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from pathlib import Path
 from distbp.core.errors import QuotaError
 from distbp.core.storage import Disk
 
-_BLOCK = 4096  # what a file or folder takes for itself
-_ANSWERS = 2  # of the service, after which no more disk is hoped for
-# A file system takes a block of its own for a file that grew in many pieces, as logs do. Nobody asks for it.
+_BLOCK = 4096  # bytes that a file or folder takes in addition to its content
+_ANSWERS = 2  # a write waits for this many answers of the service, then it is refused
+# File systems may take further blocks for a file that grew in many pieces, such as a log. No call asks for
+# these.
 _SPARE = 4 * _BLOCK
 
 
 class Allotment(Disk):
-    """The calls on the disk of a runner, whose `folder` may have `most` bytes in all (None: any number).
+    """The disk calls of a runner, whose `folder` may have `most` bytes in all (None: no limit).
 
-    Where that would be passed, it waits for what the service says to `used` (see `hear`): the share of a job
-    grows where others of its project leave some. Then QuotaError. Removing and ending files is never refused.
+    A write beyond the limit waits for the service's next answers (see `hear`): the share of a job grows if
+    other jobs of its project need less. Then it raises QuotaError. Removing and truncating files is never
+    refused.
     """
 
     def __init__(self, folder: Path, most: int | None) -> None:
@@ -31,18 +33,18 @@ class Allotment(Disk):
 
     @property
     def used(self) -> int:
-        """Bytes that the folder has."""
+        """The bytes in the folder."""
         return self._used
 
     def hear(self, most: int | None) -> None:
-        """What the service answered to the last `used` that it was told."""
+        """Takes the limit from the service's answer to a report of `used`."""
         with self._changed:
             self._most = most
             self._answers += 1
             self._changed.notify_all()
 
     def measure(self) -> None:
-        """Counts anew, what others have written there too."""
+        """Counts the bytes anew, with those that other processes have written."""
         with self._changed:
             self._used = measured(self._folder)
 
@@ -91,7 +93,7 @@ class Allotment(Disk):
 
 
 def measured(folder: Path) -> int:
-    """Bytes that a folder and all in it take on the disk; links count as links."""
+    """The bytes that a folder and its content take on the disk. Links are not followed."""
     total = 0
     try:
         entries = list(os.scandir(folder))
@@ -108,10 +110,10 @@ def _in_blocks(count: int) -> int:
 
 
 def _size(path: Path) -> int:
-    """Of a file: its blocks, no less than its bytes take (some file systems count late); 0 where it is
-    gone."""
+    """The bytes that a file takes on the disk: its blocks, but not fewer than its size needs, because some
+    file systems count blocks late. 0 if it is gone."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return 0
-    return max(found.st_blocks * 512, _in_blocks(found.st_size))
+    return max(status.st_blocks * 512, _in_blocks(status.st_size))

@@ -1,7 +1,8 @@
-"""The dispatcher: from the queue to runners, and back when they are lost.
+"""The dispatcher starts runners for queued jobs, watches them, and queues the jobs of lost runners again.
 
-It decides with pure functions of what it sees, and remembers nothing: kill it, and the next one goes on. The
-queue's order, retries and backoff are in `policy`; that an older attempt cannot write is the store's doing.
+It decides by pure functions of the store and the launcher, and keeps no state that matters. So a dispatcher
+that was killed is replaced by starting another. The queue's order, retries and backoff are in `policy`. The
+store refuses the writes of older attempts.
 """
 
 from __future__ import annotations
@@ -26,17 +27,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """slots: room for all jobs that run; project_slots, project_jobs: the most of it that one project may
-    have. memory_bytes: of the machine of the runners; None: not known. start_s: for a runner to be heard the
-    first time; after that the store's lease counts. stop_s: for a runner to end after its job was paused or
-    cancelled. claim_s: how long a claim code is good. poll_s: between two looks at the store."""
+    """slots: for all running jobs together. project_slots, project_jobs: the most slots and running jobs of
+    one project. memory_bytes: of the runners' machine; None: not known. start_s: the time in which a runner
+    must report first; after that the store's lease counts. stop_s: the time in which a runner must end after
+    its job was paused or cancelled. claim_s: how long a claim code is valid. poll_s: between two looks at the
+    store."""
 
     slots: int = 1
     project_slots: int = 10**9
     project_jobs: int = 10**9
     memory_bytes: int | None = None
     start_s: float = 30.0
-    stop_s: float = 180.0  # a Ray that starts, or ends, on a busy machine takes its time
+    stop_s: float = 180.0  # Ray may take long to start or end on a busy machine
     claim_s: float = 600.0
     poll_s: float = 0.5
 
@@ -47,8 +49,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Sight:
-    """What is seen of an attempt. alive: of its process; None: nobody can tell. asked_s: for how long its job
-    has been pausing or being cancelled."""
+    """The observed facts about an attempt. alive: whether its process lives; None: not known. asked_s: for
+    how long its job has been pausing or cancelling."""
 
     working: Working
     alive: bool | None
@@ -57,7 +59,7 @@ class Sight:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do about it. `code` and `message` are of the error, where the attempt is lost."""
+    """The decision on an attempt. `code`, `message`: of the error, if the attempt is lost."""
 
     act: Literal["leave", "lost", "kill"] = "leave"
     code: str = ""
@@ -65,10 +67,10 @@ class Verdict:
 
 
 def judge(sight: Sight, now: float, limits: Limits) -> Verdict:
-    """What to do about an attempt: leave it, note that it is lost, or kill it (and note that)."""
+    """Decides on an attempt: leave it, record that it is lost, or kill it and record that."""
     attempt = sight.working.attempt
     if sight.alive is False and attempt.handle is not None:
-        return Verdict("lost", "runner_died", "the runner's process ended without a word")
+        return Verdict("lost", "runner_died", "the runner's process ended without a report")
     if attempt.lease_expires_at <= now:
         heard = "nothing was heard from the runner in time"
         return Verdict("kill", "runner_silent", f"{heard}; its machine or network may be down")
@@ -81,11 +83,11 @@ def judge(sight: Sight, now: float, limits: Limits) -> Verdict:
 
 @dataclass
 class Dispatcher:
-    """Call `tick` now and then, or `run` in a thread.
+    """Call `tick` repeatedly, or `run` in a thread.
 
-    api_answers: whether runners can reach the API; while they cannot, silence says nothing about them.
-    sign: called in every round, as a sign of life. Where two rounds lie far apart by the clock (the machine
-    slept, this process was stopped, the clock was set), silence says nothing either.
+    api_answers: whether runners can reach the API; if they cannot, their silence does not count. sign: called
+    in every round, as a sign of life. Silence does not count either if two rounds are far apart by the clock,
+    because the machine slept, this process was stopped, or the clock was set.
     """
 
     store: Store
@@ -95,13 +97,14 @@ class Dispatcher:
     api_answers: Callable[[], bool] = lambda: True
     sign: Callable[[], None] = lambda: None
     _asked_since: dict[tuple[str, int], float] = field(default_factory=dict)
-    _deaf: bool = True  # until the first look: who knows how long nobody has listened
+    _deaf: bool = True  # whether reports may have been missed; before the first round that is not known
     _heard_at: float = 0.0
     _wake: threading.Event = field(default_factory=threading.Event)
     _stopped: bool = False
 
     def run(self) -> None:
-        """Until `stop`. Outlives the database, the cluster and what else fails: each round looks anew."""
+        """Works until `stop`; waits. Errors of the database, the cluster and others do not end it: the next
+        round tries again."""
         silence = self.store.listen(lambda jobs: self._wake.set())
         failures = 0
         try:
@@ -115,11 +118,11 @@ class Dispatcher:
                     failures += 1
                     if failures == 1:
                         log.error("the database does not answer: %s", reason(error))
-                    self._deaf = True  # nor could runners report
+                    self._deaf = True  # runners could not report, either
                 except Exception as error:
                     failures += 1
                     if failures == 1:
-                        foreseen = isinstance(error, OSError)  # no files or processes left, say
+                        foreseen = isinstance(error, OSError)  # for example too many open files
                         log.error("this round failed: %s; trying again", error, exc_info=not foreseen)
                     self._deaf = True
                 self._wake.wait(min(self.limits.poll_s * 2 ** min(failures, 5), 10.0))
@@ -127,7 +130,7 @@ class Dispatcher:
             silence()
 
     def announce(self) -> None:
-        """Says what there is to give; call it before the API takes jobs."""
+        """Writes the limits to the store. Call it before the API takes jobs."""
         self.store.queue.announce(self.limits.room, self.limits.memory_bytes)
 
     def stop(self) -> None:
@@ -136,18 +139,18 @@ class Dispatcher:
         self._wake.set()
 
     def stop_runners(self) -> int:
-        """Asks every runner to leave a checkpoint and end; says how many there are. Their jobs are queued
-        again when they have. For a machine that shuts down: after `stop`."""
+        """Asks every runner to leave a checkpoint and end, and returns their number; does not wait. A job is
+        queued again when its runner has ended. For a machine that shuts down; call it after `stop`."""
         working = self.store.queue.working()
-        for one in working:
+        for each in working:
             try:
-                self.launcher.stop(self._handle(one))
+                self.launcher.stop(self._handle(each))
             except LaunchError as error:
-                log.warning("%s: %s", one.attempt.job_id, error)
+                log.warning("%s: %s", each.attempt.job_id, error)
         return len(working)
 
     def tick(self) -> None:
-        """Looks once at everything: lost runners, retries and deadlines that are due, room for more."""
+        """Does one round: lost runners, deadlines and retries that are due, new runners for free slots."""
         self._hear()
         self.store.queue.overdue()
         self._watch()
@@ -168,33 +171,33 @@ class Dispatcher:
     def _watch(self) -> None:
         now = self.store.db.clock()
         working = self.store.queue.working()
-        asked = {_key(one) for one in working if one.state in ("pausing", "cancelling")}
+        asked = {_key(each) for each in working if each.state in ("pausing", "cancelling")}
         self._asked_since = {key: self._asked_since.get(key, now) for key in asked}
-        for one in working:
-            since = self._asked_since.get(_key(one), now)
-            verdict = judge(Sight(one, self._alive(one), now - since), now, self.limits)
+        for each in working:
+            since = self._asked_since.get(_key(each), now)
+            verdict = judge(Sight(each, self._alive(each), now - since), now, self.limits)
             if verdict.act != "leave":
-                self._give_up(one, verdict, now)
+                self._give_up(each, verdict, now)
 
-    def _alive(self, one: Working) -> bool | None:
+    def _alive(self, working: Working) -> bool | None:
         try:
-            return self.launcher.alive(self._handle(one))
+            return self.launcher.alive(self._handle(working))
         except LaunchError:
             return None
 
-    def _handle(self, one: Working) -> Handle:
-        attempt = one.attempt
+    def _handle(self, working: Working) -> Handle:
+        attempt = working.attempt
         return attempt.handle or self.launcher.handle(attempt.job_id, attempt.attempt)
 
-    def _give_up(self, one: Working, verdict: Verdict, now: float) -> None:
-        attempt = one.attempt
+    def _give_up(self, working: Working, verdict: Verdict, now: float) -> None:
+        attempt = working.attempt
         if verdict.act == "kill":
             try:
-                self.launcher.kill(self._handle(one))
+                self.launcher.kill(self._handle(working))
             except LaunchError as error:
-                # It cannot be reached, so it cannot be killed; it is fenced, and ends when it hears of that.
+                # A runner that cannot be reached is fenced, and ends when it can reach the API again.
                 log.warning("%s, attempt %d: %s", attempt.job_id, attempt.attempt, error)
-        said = self.launcher.last_words(self._handle(one)) if verdict.code == "runner_died" else ""
+        said = self.launcher.last_words(self._handle(working)) if verdict.code == "runner_died" else ""
         message = verdict.message + (f"; its log ends with: {said}" if said else "")
         lost = {"class": "lost", "code": verdict.code, "message": message}
         expired = now if verdict.code == "runner_silent" else None
@@ -215,8 +218,8 @@ class Dispatcher:
             log.warning("%s, attempt %d: %s", job_id, attempt, error)
             queue.lost(job_id, attempt, {"class": error.code, "code": error.code, "message": str(error)})
         except FencedError:
-            pass  # it was quicker to end than we to write down that it had begun
+            pass  # the runner has already ended
 
 
-def _key(one: Working) -> tuple[str, int]:
-    return one.attempt.job_id, one.attempt.attempt
+def _key(working: Working) -> tuple[str, int]:
+    return working.attempt.job_id, working.attempt.attempt

@@ -1,6 +1,6 @@
-"""What an error of a training run means to the queue: whose fault it is decides whether it is tried again.
+"""The class of an error of a training run, which decides whether the job is tried again.
 
-Classes are those of `policy.BUDGETS`. The first row that fits counts: subclasses stand above their parents.
+Classes are those of `policy.BUDGETS`. The first row that fits counts, so subclasses are above their parents.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from distbp.core import errors
 from distbp.core.words import snake_case
 
 CLASSES: tuple[tuple[type[BaseException], str], ...] = (
-    (errors.NoMemoryError, "infrastructure"),  # others have it now
+    (errors.NoMemoryError, "infrastructure"),  # other programs have the memory now
     (errors.JobError, "user"),
     (errors.ArgumentError, "internal"),
     (errors.SettingsError, "internal"),
     (errors.DataError, "user"),
     (errors.NumericsError, "user"),
-    (errors.FingerprintError, "infrastructure"),  # another machine may have what this one has not
+    (errors.FingerprintError, "infrastructure"),  # another machine may compute the right bits
     (errors.QuotaError, "user"),
-    (errors.StorageError, "infrastructure"),  # a disk that is full today
+    (errors.StorageError, "infrastructure"),  # for example, a full disk
     (errors.CheckpointError, "internal"),
     (errors.ModelError, "user"),
     (errors.CorruptionError, "infrastructure"),  # a broken machine

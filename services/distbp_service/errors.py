@@ -1,12 +1,12 @@
-"""What the service refuses, with the code and the HTTP status that its API answers.
+"""The errors of the service, with the code and the HTTP status of the API's answer.
 
 ServiceError
-├── NotFoundError    nothing with this id in this project (404)
-├── ConflictError    the thing is not in a state that allows it, or exists otherwise (409)
-├── FencedError      an older attempt spoke after a newer one had begun, or after it was ended (409)
-├── OutOfOrderError  a runner's report came before one that it should follow (409)
-├── BadValueError    a value that no API call may carry: a cursor, a name, a scope (422)
-└── StoreError       the database is of another version, or cannot be used (500)
+├── NotFoundError    nothing in this project has this id (404)
+├── ConflictError    the state of a resource does not allow the call, or a limit is reached (409)
+├── FencedError      a call from an attempt that has ended, or that a newer attempt has replaced (409)
+├── OutOfOrderError  a runner's report came before an earlier report (409)
+├── BadValueError    an invalid value in a call: a cursor, a name, a scope (422)
+└── StoreError       the database has another version, or cannot be used (500)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from distbp.core.errors import DistbpError
 
 
 class ServiceError(DistbpError):
-    """`code` is for programs and never changes; `str(error)` is for people; `param`: the field at fault."""
+    """`code` is for programs and never changes. `str(error)` is for people. `param`: the field at fault."""
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500

@@ -1,6 +1,5 @@
-"""The data of a job, brought to where its runner reads it: uploaded datasets, under the names by which the
-job calls them, so that the job, and its digest, stay as they are. The files of a table lie in a folder of
-that name."""
+"""Fetches the uploaded datasets of a job to its runner. A file has the name that the job uses, so the job and
+its digest stay the same. The files of a table are in a folder of that name."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from distbp.data.safety import find
 from distbp.job import TrainingJob
 from distbp_service.transport import Transport
 
-DATASET = "dataset:"  # what the path of an uploaded dataset begins with: dataset:ds_<SHA-256>
+DATASET = "dataset:"  # the prefix of an uploaded dataset's path: dataset:ds_<SHA-256>
 
 
 def fetch_data(
@@ -31,8 +30,9 @@ def fetch_data(
     patiently: Callable[[Callable[[], Any]], Any],
     stopping: Callable[[], bool],
 ) -> bool:
-    """Fetches the datasets that the job names, but for those that are there already; whether it names any.
-    Raises as Transport does, and DataError for a damaged archive."""
+    """Fetches the datasets that the job names, except those that are in `folder` already; waits. Returns
+    whether the job names any. patiently: calls a function again until the API answers. stopping: whether to
+    end early. Raises as Transport does, and DataError for a damaged archive."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = dict(_wanted(job))
     for name, is_table in sorted(wanted.items()):
@@ -41,8 +41,8 @@ def fetch_data(
         place = folder / name
         if place.exists():
             continue
-        for half in folder.glob(f".*{name}.*"):  # what an attempt was at when it was killed
-            remove(half)
+        for partial_file in folder.glob(f".*{name}.*"):  # of an attempt that was killed
+            remove(partial_file)
         to = place.with_name(f".{name}.{attempt}.zip") if is_table else place
         patiently(partial(transport.fetch_dataset, name.removeprefix(DATASET), to))
         if is_table:
@@ -51,7 +51,7 @@ def fetch_data(
 
 
 def _wanted(job: TrainingJob) -> Iterator[tuple[str, bool]]:
-    """Names of datasets, and whether each is a table."""
+    """Yields the names of datasets, and whether each is a table."""
     for split in SPLITS:
         source = getattr(job.data, split)
         for path in (getattr(source, name) for name in (paths(source) if source is not None else ())):
@@ -66,7 +66,8 @@ def _wanted(job: TrainingJob) -> Iterator[tuple[str, bool]]:
 
 
 def _unpack(archive: Path, place: Path) -> None:
-    """Whole or not at all: an attempt may end at any moment, and an older one may still be at work."""
+    """Unpacks an archive to `place`, whole or not at all: this attempt may be killed at any moment, and an
+    older attempt may still be working."""
     new = archive.with_suffix(".files")
     try:
         unship(find(archive.parent, archive.name)._replace(name=place.name), new)

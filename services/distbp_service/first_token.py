@@ -1,4 +1,4 @@
-"""The token that a service makes for itself at its first start, so that nothing ever runs unprotected."""
+"""The token that a service makes at its first start, so that it never runs unprotected."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ PROJECT = "main"
 
 
 def ensure_token(store: Store, home: Path) -> str:
-    """The text of the token in `home / "token"`; makes one where there is none, or it opens nothing now.
+    """The text of the token in `home / "token"`. Makes a token if there is none, or if it is not valid any
+    more.
 
-    Of the project "main", with every scope, and with the name of the user who starts the service. Only the
-    file's owner can read it. Raises StoreError where there is a token and the store knows of none: it is not
-    the one that was here.
+    It belongs to the project "main", has every scope, and is named after the user who starts the service.
+    Only the file's owner can read it. Raises StoreError if the file has a token but the store has no project:
+    the database is then another one.
     """
     path = home / "token"
     with open(home / ".token.lock", "w", opener=private) as lock:
@@ -33,8 +34,8 @@ def ensure_token(store: Store, home: Path) -> str:
             return text
         if text and not store.tokens.projects():
             raise StoreError(
-                f"{path} is of a service whose database is gone: the one given is new. Give the old one, or"
-                " put it back from a backup; or move the file with the token away, to begin anew"
+                f"{path} belongs to a service whose database is gone: the database given is new. Give the old"
+                " one, or put it back from a backup; or move the file with the token away, to begin anew"
             )
         _, text = store.tokens.create(PROJECT, SCOPES, name=_user())
         temporary = path.with_name(".token.new")
@@ -48,5 +49,5 @@ def ensure_token(store: Store, home: Path) -> str:
 def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # as in a container
+    except KeyError:  # for example in a container
         return "operator"

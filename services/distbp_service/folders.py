@@ -1,4 +1,4 @@
-"""The folders of a service, and who may work in them."""
+"""The folders of a service, and the lock of its dispatcher."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("distbp.serve")
 
 
 def make_folders(*folders: Path) -> None:
-    """Raises SettingsError."""
+    """Makes the folders, private to this user. Raises SettingsError."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -28,8 +28,9 @@ def make_folders(*folders: Path) -> None:
 
 @contextmanager
 def only_dispatcher(work: Path) -> Iterator[None]:
-    """Within it no other dispatcher has this work folder: two would each give all slots away, and the end of
-    one would stop the runners of the other. A process that is killed gives it back. Raises SettingsError."""
+    """Within this block no other dispatcher uses this work folder. Two dispatchers would each hand out all
+    slots, and the end of one would stop the runners of the other. A process that is killed releases the lock.
+    Raises SettingsError."""
     descriptor = os.open(work / "dispatcher.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

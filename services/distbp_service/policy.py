@@ -1,4 +1,4 @@
-"""Decisions of the queue, as functions of plain values: whose turn it is, what is tried again, and when."""
+"""Decisions of the queue, as functions of plain values: which job is next, which is tried again, and when."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from distbp.client.names import State
 
 Outcome = Literal["completed", "interrupted", "failed"]
 
-# How often a job is tried again after a failure of each class, without having made progress in between. What
-# the user has to mend is never tried again.
+# How often a job is tried again after failures of a class without progress in between. A job with a fault
+# that its user must mend is never tried again.
 BUDGETS: Mapping[str, int] = MappingProxyType(
     {
-        "user": 0,  # the job, its data, its numbers
+        "user": 0,  # a fault in the job, its data or its numbers
         "lost": 8,  # the runner died, froze, or its machine went away
         "infrastructure": 8,  # the cluster, the disk, the network
         "launch": 8,  # the runner could not be started
         "away": 10**9,  # the cluster does not answer: until it is back, or the job is past its deadline
-        "internal": 1,  # an error nobody foresaw: once more, in case it was the machine
+        "internal": 1,  # an unexpected error: tried once more, because the machine may be at fault
     }
 )
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 60.0
 
 
 def slots_for(workers: int, servers: int = 1) -> int:
-    """The slots of a job: one for each worker, and one for each further server. Without workers it computes
-    in one process, on one processor."""
+    """The slots of a job: one for each worker, and one for each server but the first. Without workers:
+    one."""
     return workers + servers - 1 if workers else 1
 
 
 @dataclass(frozen=True)
 class Room:
-    """What there is for all jobs, and the most that one project may have of it at a time."""
+    """The slots for all jobs, and the most slots and running jobs of one project."""
 
     slots: int
     project_slots: int = 10**9
@@ -48,7 +48,8 @@ class Room:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the jobs of one project hold now. `served_at`: when one of them was last started; 0: never."""
+    """The slots that one project's jobs hold, and the number of these jobs. `served_at`: when one of them was
+    last started; 0: never."""
 
     slots: int = 0
     jobs: int = 0
@@ -57,8 +58,8 @@ class Usage:
 
 @dataclass(frozen=True)
 class Head:
-    """The job that is first in the queue of its project. `slots`: the fewest it can run with; `most`: those
-    it takes where more are free. `used`: what its project holds."""
+    """The first job in its project's queue. `slots`: the fewest that it can run with. `most`: the most that
+    it takes if they are free. `used`: by its project."""
 
     job_id: str
     project: str
@@ -70,15 +71,15 @@ class Head:
 
 
 def turns(heads: Sequence[Head], room: Room) -> list[Head]:
-    """The heads that may start as soon as there are slots, in the order of their turns: the project that
-    holds the fewest slots, then the one that was not served for the longest. So no project waits for
-    another's jobs to run out, whatever their priorities, which order the jobs within a project."""
+    """The heads that may start as soon as slots are free, in the order of their turns: the project with the
+    fewest slots first, then the project that was served the longest ago. So no project waits until another's
+    queue is empty. Priorities only order the jobs within a project."""
     may = [head for head in heads if hindrance(head, room) is None]
     return sorted(may, key=lambda h: (h.used.slots, h.used.served_at, -h.priority, h.queued_at, h.job_id))
 
 
 def hindrance(head: Head, room: Room) -> Literal["never", "project_jobs", "project_slots"] | None:
-    """Why a head cannot have its turn, however many slots are free; None: it can."""
+    """The reason that a head cannot have a turn, however many slots are free; None if it can."""
     if head.slots > room.widest:
         return "never"
     if head.used.jobs >= room.project_jobs:
@@ -89,9 +90,9 @@ def hindrance(head: Head, room: Room) -> Literal["never", "project_jobs", "proje
 
 
 def choose(heads: Sequence[Head], room: Room, free: int) -> tuple[Head, int] | None:
-    """Whose turn it is, and the slots that it gets: up to its `most`, but the others whose turn comes keep
-    what they need. None where the first has no room yet: nobody overtakes it, or a wide job would wait
-    forever."""
+    """The head that is next, and the slots that it gets: up to its `most`, except for the slots that the
+    other heads need. None if the next head does not fit yet: no job overtakes it, because a wide job would
+    else wait forever. free: the number of free slots."""
     order = turns(heads, room)
     if not order or order[0].slots > free:
         return None
@@ -102,9 +103,9 @@ def choose(heads: Sequence[Head], room: Room, free: int) -> tuple[Head, int] | N
 
 
 def place(mine: int, before: Mapping[str, bool], waiting: Mapping[str, int]) -> int:
-    """A job's place in the whole line, from 1, where projects take turns job by job. mine: its place in the
-    queue of its own project, from 1. waiting: jobs that wait, by other project; before: whether that
-    project's turn comes before that of the job's own."""
+    """A job's place in the whole line, from 1, if projects take turns job by job. mine: its place in the
+    queue of its own project, from 1. waiting: the number of waiting jobs of each other project. before:
+    whether that project's turn comes before that of the job's own project."""
     return mine + sum(min(count, mine - 1 + before[name]) for name, count in waiting.items())
 
 
@@ -115,8 +116,8 @@ def backoff_s(failures: int) -> float:
 
 @dataclass(frozen=True)
 class Ending:
-    """What becomes of a job whose attempt has ended. `failures`: by class, since it last made progress.
-    `wait_s`: before it is queued again."""
+    """The next state of a job whose attempt has ended. `failures`: by class, since it last made progress.
+    `wait_s`: the time before it is queued again."""
 
     state: State
     failures: Mapping[str, int]
@@ -132,7 +133,7 @@ def after_attempt(
     progressed: bool = False,
     overdue: bool = False,
 ) -> Ending:
-    """What becomes of a job in `state` when its attempt ends.
+    """The next state of a job in `state` when its attempt ends.
 
     outcome: "completed"; "interrupted" (the runner was told to stop, and left a checkpoint); "failed", then
     `error_class` is a key of BUDGETS. progressed: the attempt got further than all before it, so earlier

@@ -1,6 +1,6 @@
-"""A runner's voice and ear: sends what is spooled, says that it lives, and hears what it is told.
+"""A runner's connection to the API: sends spooled reports and heartbeats, and passes the answers on.
 
-A thread of its own, so that training waits for no network.
+It has a thread of its own, so training never waits for the network.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from distbp_service.spool import Spool
 from distbp_service.transport import AwayError, RefusedError, Transport
 
 HEARTBEAT_S = 1.0
-PAUSE_S = 0.2  # after each report: what comes meanwhile travels as one
+PAUSE_S = 0.2  # after each report; reports that come meanwhile are sent as one
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 5.0
 
 
 class Reporter:
-    """heard: is told every answer, in the reporter's thread. over: is called, once, where the service
-    will take nothing more of this attempt; it is given the reason, and should end the process."""
+    """heard: called with every answer, in the reporter's thread. over: called once, with the reason, if the
+    service will take no more reports of this attempt; it should end the process."""
 
     def __init__(
         self,
@@ -43,32 +43,32 @@ class Reporter:
         self._spoken_at = float("-inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
-        self.progress: Mapping[str, Any] | None = None  # told with the next heartbeat; the last one counts
-        self.disk: Callable[[], int | None] = lambda: None  # bytes that the job's folder has
+        self.progress: Mapping[str, Any] | None = None  # sent with the next report or heartbeat
+        self.disk: Callable[[], int | None] = lambda: None  # returns the bytes in the job's folder
 
     def start(self) -> None:
         self._thread.start()
 
     def finish(self) -> None:
-        """Waits until all is delivered, then ends the thread."""
+        """Waits until all reports are delivered, then ends the thread."""
         self._spool.wait_until_empty()
         self.stop()
 
     def stop(self) -> None:
-        """Ends the thread; what was not delivered stays in the spool."""
+        """Ends the thread. Undelivered reports stay in the spool."""
         self._stop.set()
         self._spool.wake()
         if self._thread.ident is not None:
             self._thread.join()
 
     def speak(self) -> bool:
-        """Sends one report or, where that is due, a heartbeat. False: there is no more to say now."""
+        """Sends a report or, if one is due, a heartbeat; waits for the answer. False: nothing was sent."""
         report = self._spool.next()
         if report is None and self._clock() < self._spoken_at + HEARTBEAT_S:
             return False
         try:
             if report is not None:
-                # With it goes how far the run is: where epochs are short, no heartbeat ever has its turn.
+                # Reports carry the progress, too: with short epochs a heartbeat is never due.
                 answer = self._transport.report(replace(report, progress=self.progress, disk=self.disk()))
                 self._spool.acknowledge(answer.received)
             else:
@@ -77,8 +77,8 @@ class Reporter:
             self._failures += 1
             return False
         except (FencedError, RefusedError, OutOfOrderError) as error:
-            # Reports are sent in order, one at a time, so the service waits for another one only if it has
-            # forgotten some: then this attempt cannot be told as it was.
+            # Reports are sent in order, one at a time. OutOfOrderError means that the service has lost some,
+            # so the record of this attempt cannot be completed.
             self._stop.set()
             self._over(str(error))
             return False
@@ -88,7 +88,7 @@ class Reporter:
         return True
 
     def backoff_s(self) -> float:
-        """How long to wait after the failures so far; 0 where there are none."""
+        """The time to wait after the failures so far; 0 without failures."""
         if self._failures == 0:
             return 0.0
         return float(min(BACKOFF_FIRST_S * 2.0 ** (min(self._failures, 16) - 1), BACKOFF_MOST_S))

@@ -1,4 +1,4 @@
-"""What a runner and the service say to each other. JSON over HTTP; the runner's side and the store share it.
+"""The messages between a runner and the service, JSON over HTTP. The runner and the store share this module.
 
     POST /v1/runner/claims                {job, attempt, code}                      -> {token}
     GET  /v1/runner/jobs/{id}                                                       -> Assignment
@@ -20,8 +20,8 @@ from distbp_service.policy import Outcome
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended. `error`: {class, code, message} where it failed (see policy.BUDGETS for classes).
-    `model`: {path, bytes, ...} of the model it left on the work volume, relative to that."""
+    """The end of an attempt. `error`: {class, code, message} if it failed (see policy.BUDGETS for classes).
+    `model`: {path, bytes, ...} of its model; the path is relative to the work volume."""
 
     outcome: Outcome
     result: Mapping[str, Any] | None = None
@@ -32,9 +32,9 @@ class End:
 @dataclass(frozen=True)
 class Report:
     """`seq` counts a runner's reports from 1; the store takes each once, in order. `events`: {kind, ...}; the
-    kind "attempt_started" carries `from_step` and takes back every metric of a later step. `metrics`: lines
-    of metrics.jsonl, each with `step`. `log`: text to append. `disk`: bytes that the job's folder has.
-    `joins`: how many reports travel as this one; `seq` is the number of the last."""
+    kind "attempt_started" has `from_step`, and removes the metrics of all later steps. `metrics`: lines of
+    metrics.jsonl, each with `step`. `log`: text to append. `disk`: the bytes in the job's folder. `joins`:
+    how many reports are sent as this one; `seq` is then the number of the last."""
 
     attempt: int
     seq: int
@@ -51,7 +51,7 @@ class Report:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Report:
-        """From `to_json`'s mapping, or one like it. Raises KeyError or TypeError where it is not."""
+        """The inverse of `to_json`. Raises KeyError or TypeError for another mapping."""
         end = data.get("end")
         return Report(
             attempt=int(data["attempt"]),
@@ -67,7 +67,7 @@ class Report:
 
 
 def joined(reports: Sequence[Report]) -> Report:
-    """Reports of one attempt that follow each other, as one."""
+    """Joins consecutive reports of one attempt into one."""
     return replace(
         reports[-1],
         events=tuple(event for report in reports for event in report.events),
@@ -79,9 +79,9 @@ def joined(reports: Sequence[Report]) -> Report:
 
 @dataclass(frozen=True)
 class Answer:
-    """To a report or heartbeat. `received`: the highest report stored. `command`: "pause", "cancel" or None.
-    `workers`: what the job was scaled to, or None: as the job says. `disk`: bytes that its folder may have
-    until the next answer; None: any number."""
+    """The answer to a report or heartbeat. `received`: the number of the last stored report. `command`:
+    "pause", "cancel" or None. `workers`: the number to which the job was scaled; None: the job's own. `disk`:
+    the bytes that its folder may have until the next answer; None: no limit."""
 
     received: int
     command: str | None = None
@@ -94,10 +94,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a runner is to do. `job`: TrainingJob.to_mapping(). `received`: for each earlier attempt, the
-    highest report stored, so that a successor hands in the rest. `init`: where the model lies that the job
-    begins with, relative to the work volume; None where it names none, or the model is gone. `slots`:
-    processes that may compute; 0: not said. `disk`: as in Answer."""
+    """A runner's task. `job`: TrainingJob.to_mapping(). `received`: for each earlier attempt, the number of
+    its last stored report; the runner hands in the later ones. `init`: the path of the model that the job
+    begins with, relative to the work volume; None without one, or if the model was deleted. `slots`: how
+    many processes may compute; 0: not known. `disk`: as in Answer."""
 
     job_id: str
     attempt: int

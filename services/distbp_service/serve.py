@@ -5,7 +5,7 @@
 Runners are processes of their own. At the end they are asked to leave checkpoints; their jobs go on when the
 service is started again. In the folder (`ServePlan.home`):
 
-    distbp.db     the SQLite database, where no other is named
+    distbp.db     the SQLite database, unless another database is named
     token         the first token, made at the first start; mode 0600
     work/         shared with runners (see `api.places`)
 """
@@ -47,21 +47,21 @@ from distbp_service.store import Store
 
 log = logging.getLogger("distbp.serve")
 ServicePart = Literal["api", "dispatcher"]
-_STREAMS_END_S = 2  # open streams are cut after that; their clients come again
-_RUNNERS_END_S = 60.0
+_STREAMS_END_S = 2  # at the end, open streams are cut after this time; their clients connect again later
+_RUNNERS_END_S = 60.0  # the most time to wait for runners at the end
 _LOOK_S = 0.1
-_WAITING = 2048  # connections that nobody has accepted yet
-_ACCEPTED_AT_ONCE = 64  # and then looked at; each is an open file
+_WAITING = 2048  # the most connections that wait to be accepted
+_ACCEPTED_AT_ONCE = 64  # the most connections that are accepted before any is examined; each is an open file
 
 
 @dataclass(frozen=True)
 class ServePlan:
     """What to start, and where.
 
-    port: 0 for any that is free. work: None for `home / "work"`. database: a URL; "": SQLite in `home`.
-    files: the folder with files that jobs may name; None: they may name none. api_url: by which runners reach
-    the API; "": this machine. ray: the address of Ray's dashboard, for the launcher "ray-jobs". slots:
-    workers that run at the same time, over all jobs.
+    port: 0 for any free port. work: None for `home / "work"`. database: a URL; "": SQLite in `home`. files:
+    the folder with files that jobs may name; None: jobs may not name files. api_url: the address at which
+    runners reach the API; "": on this machine. ray: the address of Ray's dashboard, for the launcher
+    "ray-jobs". slots: the most workers that run at the same time, over all jobs.
     """
 
     home: Path
@@ -87,8 +87,8 @@ class ServePlan:
 
 @dataclass(frozen=True)
 class Serving:
-    """What a service that has started says. `url`, `token`: None where the API is not part of it. `link`: the
-    dashboard's address, which signs in, once."""
+    """The facts about a started service. `url`, `token`: of the API; None without the API. `link`: the
+    address of the dashboard that signs in, once."""
 
     plan: ServePlan
     url: str | None
@@ -97,8 +97,8 @@ class Serving:
 
 
 class Stop:
-    """Counts SIGINT and SIGTERM. A plain number, looked at now and then: a handler that took a lock (that of
-    an Event, say) might wait forever for the thread that it interrupts."""
+    """Counts SIGINT and SIGTERM in a plain number, which is polled. A handler that took a lock, such as that
+    of an Event, might wait forever for the thread that it interrupts."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -121,10 +121,10 @@ def serve(
     say: Callable[[str], None] = print,
 ) -> None:
     """Runs the parts until SIGINT or SIGTERM, then stops them: the dispatcher first, then runners (each
-    leaves a checkpoint), then the API, which hears from them. Call it in the main thread; it waits.
+    leaves a checkpoint), then the API, which receives their reports. Call it in the main thread; it waits.
 
-    ready: called once all parts have started. say: what a person should read. Raises SettingsError where it
-    cannot start, and StoreError.
+    ready: called once, when all parts have started. say: called with texts for a person. Raises SettingsError
+    if the service cannot start, and StoreError.
     """
     stop = Stop()
     _check(plan)
@@ -156,7 +156,7 @@ def serve(
                 time.sleep(_LOOK_S)
                 for part in (api, dispatcher):
                     if part is not None and not part.thread.is_alive():
-                        raise StoreError(f"the {part.name} ended by itself; its log has the reason")
+                        raise StoreError(f"the {part.name} ended unexpectedly; its log has the reason")
         finally:
             if dispatcher is not None:
                 dispatcher.stop(stop, say)
@@ -202,14 +202,14 @@ class Api:
         self.thread.start()
         while not self.server.started and self.thread.is_alive():
             time.sleep(0.01)
-        self._port.listen(_WAITING)  # asyncio lets no more wait than it accepts at once
+        self._port.listen(_WAITING)  # asyncio has set the backlog to what it accepts at once
 
     def link(self, token: str) -> str:
         code: str = self._app.state.service.links.make(token)
         return code
 
     def stop(self) -> None:
-        self._app.state.service.hub.end()  # else uvicorn would cut streams, with a traceback for each
+        self._app.state.service.hub.end()  # ends streams, which uvicorn would cut with a traceback for each
         self.server.should_exit = True
         self.thread.join()
 
@@ -247,8 +247,8 @@ class Dispatching:
         self.thread.start()
 
     def stop(self, stop: Stop, say: Callable[[str], None]) -> None:
-        """Ends the dispatcher. Then runners of this machine are asked to leave checkpoints, and waited for;
-        those of a Ray cluster go on without us."""
+        """Ends the dispatcher. Then asks the runners of this machine to leave checkpoints, and waits for
+        them. Runners on a Ray cluster go on."""
         self._dispatcher.stop()
         self.thread.join()
         if not self._runners_are_here:
@@ -268,7 +268,7 @@ class Dispatching:
         try:
             self._dispatcher.run()
         except Exception:
-            log.exception("an error that nobody foresaw")
+            log.exception("an unexpected error")
 
 
 def _launcher(plan: ServePlan) -> Launcher:
@@ -295,7 +295,7 @@ def _probe(url: str) -> Callable[[], bool]:
 
 
 def _check(plan: ServePlan) -> None:
-    """Raises SettingsError for what would first be noticed by a job that fails."""
+    """Raises SettingsError for settings that would otherwise only make jobs fail later."""
     for url, given in (
         (plan.api_url, "--api-url (DISTBP_SERVICE_API)"),
         (plan.ray, "--ray (DISTBP_SERVICE_RAY)"),
@@ -307,12 +307,12 @@ def _check(plan: ServePlan) -> None:
 
 @contextmanager
 def opened(plan: ServePlan) -> Iterator[Store]:
-    """The store of a plan, whose folders are made. Raises SettingsError."""
+    """Yields the store of a plan. Makes the folders. Raises SettingsError."""
     make_folders(plan.home, plan.work_folder)
     try:
         store = Store(plan.database_url)
     except SQLAlchemyError as error:
-        # The text may hold the password; what the driver says does not.
+        # SQLAlchemy's text may hold the password; the driver's does not.
         reason = str(getattr(error, "orig", "") or type(error).__name__).strip().splitlines()[0]
         if plan.database_url.startswith("sqlite"):
             name = plan.database_url.partition(":///")[2]
@@ -329,14 +329,14 @@ def opened(plan: ServePlan) -> Iterator[Store]:
 
 
 def _listen(plan: ServePlan) -> socket.socket:
-    """A socket that listens. Raises SettingsError."""
+    """A listening socket. Raises SettingsError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             plan.host.strip("[]"), plan.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror:
         raise SettingsError(
-            f"{plan.host!r} is no address of this machine; try --host 127.0.0.1, or 0.0.0.0 for all"
+            f"{plan.host!r} is not an address of this machine; try --host 127.0.0.1, or 0.0.0.0 for all"
         ) from None
     port = socket.socket(family, kind, protocol)
     try:

@@ -1,13 +1,14 @@
-"""The states of a job, and who may move it from one to another. The only place that knows.
+"""The states of a job, and who may move it from one to another.
 
     queued -> starting -> running -> completed | failed
                  |           |-> pausing -> paused -> queued
                  |           |-> cancelling -> cancelled | failed (past its deadline)
-                 |           '-> queued          the runner was told to leave; a checkpoint is there
-                 '-> recovering -> queued        the runner was lost, or failed for a reason that may pass
+                 |           '-> queued          the runner was told to stop, and left a checkpoint
+                 '-> recovering -> queued        the runner was lost, or failed for a temporary reason
 
-A user cancels what no runner works on at once; otherwise the runner is told, and the move is made when it
-has ended. A runner that finishes before it hears of a pause or a cancel has completed.
+A cancel takes effect at once if no runner works on the job. Otherwise the runner is told, and the job is
+moved when the runner has ended. A job whose runner finishes before it hears of a pause or a cancel has
+completed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from distbp_service.errors import ConflictError
 Actor = Literal["user", "dispatcher", "runner"]
 
 TERMINAL: frozenset[State] = frozenset({"completed", "failed", "cancelled"})
-# A runner works (or is about to) for a job in one of these, so it takes room and has a lease.
+# A job in one of these states has a runner, or is about to get one, so it holds slots and a lease.
 ACTIVE: frozenset[State] = frozenset({"starting", "running", "pausing", "cancelling"})
 
 _USER, _DISPATCHER, _RUNNER = frozenset({"user"}), frozenset({"dispatcher"}), frozenset({"runner"})
@@ -39,7 +40,7 @@ MOVES: Mapping[tuple[State, State], frozenset[str]] = MappingProxyType(
         ("starting", "cancelling"): _USER | _DISPATCHER,
         ("starting", "recovering"): _EITHER,
         ("starting", "queued"): _RUNNER,
-        ("starting", "completed"): _RUNNER,  # an earlier attempt had finished, and was lost before it said so
+        ("starting", "completed"): _RUNNER,  # an earlier attempt had finished, and was lost before its report
         ("starting", "failed"): _EITHER,
         ("running", "pausing"): _USER,
         ("running", "cancelling"): _USER | _DISPATCHER,
@@ -66,15 +67,15 @@ MOVES: Mapping[tuple[State, State], frozenset[str]] = MappingProxyType(
 
 
 def check(state: State, to: State, by: Actor) -> None:
-    """Raises ConflictError where `by` may not move a job from `state` to `to`."""
+    """Raises ConflictError if `by` may not move a job from `state` to `to`."""
     if by not in MOVES.get((state, to), ()):
         raise ConflictError(f"a job that is {state} cannot become {to} (asked by the {by})")
 
 
 def after_cancel(state: State) -> State:
-    """Where a user's cancel takes a job; the state itself where it is being, or was, cancelled already.
+    """The state to which a user's cancel moves a job; `state` if it is cancelled or being cancelled already.
 
-    Raises ConflictError for a job that ended otherwise.
+    Raises ConflictError if the job has ended in another state.
     """
     if state in ("cancelling", "cancelled"):
         return state
@@ -84,7 +85,8 @@ def after_cancel(state: State) -> State:
 
 
 def after_pause(state: State) -> State:
-    """Where a user's pause takes a job; the state itself where it is paused or pausing already."""
+    """The state to which a user's pause moves a job; `state` if it is paused or pausing already. Raises
+    ConflictError if the job has ended or is being cancelled."""
     if state in ("pausing", "paused"):
         return state
     if state in TERMINAL:
@@ -95,7 +97,8 @@ def after_pause(state: State) -> State:
 
 
 def after_resume(state: State) -> State:
-    """Where a user's resume takes a job; the state itself where it is on its way already."""
+    """The state to which a user's resume moves a job; `state` if it is queued or running already. Raises
+    ConflictError if the job is pausing, being cancelled, or has ended."""
     if state in ("queued", "starting", "running", "recovering"):
         return state
     if state == "paused":
@@ -106,5 +109,5 @@ def after_resume(state: State) -> State:
 
 
 def command_for(state: State) -> str | None:
-    """What a runner whose job is in `state` is told: "pause", "cancel", or None (go on)."""
+    """The command to a runner whose job is in `state`: "pause", "cancel", or None (go on)."""
     return {"pausing": "pause", "cancelling": "cancel"}.get(state)

@@ -1,4 +1,4 @@
-"""From what the trainer tells to what the service keeps: events, metrics, lines of log."""
+"""Turns the trainer's events into reports: events, metrics and lines of log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LINES_AT_ONCE = 500  # metrics in one report
 
 
 def listener(spool: Spool, reporter: Reporter, clock: Callable[[], float] = time.time) -> events.Listener:
-    """Spools everything but progress, of which only the last is told, with the heartbeats."""
+    """Returns a listener that spools every event but progress, of which only the latest is sent."""
 
     lines_file = Path()
 
@@ -32,13 +32,13 @@ def listener(spool: Spool, reporter: Reporter, clock: Callable[[], float] = time
                 start = {**_event("attempt_started", event, clock()), "from_step": event.first_step}
                 reporter.progress = {"step": event.first_step, "total_steps": event.total_steps}
                 spool.append(events=(start,), log=_worded(event))
-                # A predecessor may have been lost before it could report these.
+                # An earlier attempt may have been lost before it could report these.
                 lines_file = Path(event.run_dir) / METRICS
                 tell_metrics(spool, lines_file)
             case events.EpochEnded():
                 told = _event("epoch_ended", event, clock())
                 del told["metrics"]
-                # The event has some of the line; the file has all of it.
+                # The event has only a part of the line.
                 spool.append(events=(told,), metrics=(last_line(lines_file),), log=_worded(event))
             case events.CheckpointSaved():
                 spool.append(events=(_event("checkpoint_saved", event, clock()),), log=_worded(event))
@@ -53,26 +53,26 @@ def listener(spool: Spool, reporter: Reporter, clock: Callable[[], float] = time
             case events.TeamChanged():
                 spool.append(events=(_event("team_changed", event, clock()),), log=_worded(event))
             case events.Finished():
-                pass  # the end of the attempt says it
+                pass  # the report of the attempt's end has the result
 
     return listen
 
 
 def tell_metrics(spool: Spool, path: Path) -> None:
-    """Spools every line of a metrics.jsonl; the store takes those that it has not."""
+    """Spools every line of a metrics.jsonl; the store adds those that it lacks."""
     for lines in _chunks(read_lines(path)):
         spool.append(metrics=lines)
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON has it: NumPy's numbers as plain ones, NaN and infinities as null."""
-    found: dict[str, Any] = json.loads(json_line(values))
-    return found
+    """Values as JSON: NumPy's numbers become Python's, NaN and infinities become null."""
+    converted: dict[str, Any] = json.loads(json_line(values))
+    return converted
 
 
 def _event(kind: str, event: events.Event, now: float) -> dict[str, Any]:
     fields = plain(asdict(event))
-    for name in ("path", "run_dir"):  # places on the runner's machine are nobody's business
+    for name in ("path", "run_dir"):  # users may not see paths of the runner's machine
         if name in fields:
             fields[name] = Path(fields[name]).name
     return {**fields, "kind": kind, "at": now}

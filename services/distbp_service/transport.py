@@ -1,4 +1,4 @@
-"""How a runner speaks to the API: HTTP, or anything that httpx can be given in its place (ASGITransport)."""
+"""A runner's calls to the API, by HTTP or, in tests, by another transport of httpx (ASGITransport)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _BLOCK = 1 << 20
 
 
 class AwayError(ServiceError):
-    """The API does not answer, or says to come again later."""
+    """The API does not answer, or asks to try again later."""
 
     code = "unavailable"
     status = 503
 
 
 class RefusedError(ServiceError):
-    """The API will never take this."""
+    """The API will never accept this call."""
 
     code = "refused"
     status = 400
@@ -43,11 +43,11 @@ class Transport(Protocol):
     def heartbeat(self, progress: Mapping[str, Any] | None, disk: int | None = None) -> Answer: ...
 
     def fetch_dataset(self, dataset_id: str, path: Path) -> None:
-        """Writes the dataset's bytes to `path`, checked against its id. DataError where they differ."""
+        """Writes the dataset's bytes to `path`. Raises DataError if their digest is not that of the id."""
 
 
 class HttpTransport:
-    """`client` has the API's address as its base_url."""
+    """`client`: its base_url is the API's address."""
 
     def __init__(self, client: httpx.Client, job_id: str, attempt: int, token: str) -> None:
         self._client = client
@@ -96,7 +96,7 @@ class HttpTransport:
 
 
 def claim(client: httpx.Client, job_id: str, attempt: int, code: str) -> str:
-    """The runner token for a claim code. Raises as Transport does."""
+    """Exchanges a claim code for the runner token; waits. Raises as Transport does."""
     body = {"job": job_id, "attempt": attempt, "code": code}
     return str(_send(client, "POST", "/v1/runner/claims", body, {})["token"])
 
@@ -110,8 +110,8 @@ def _send(
         raise AwayError(f"the API does not answer: {error}") from error
     if answer.status_code not in (200, 201, 202):
         raise _refusal(answer)
-    found: dict[str, Any] = answer.json()
-    return found
+    body_in: dict[str, Any] = answer.json()
+    return body_in
 
 
 def _refusal(answer: httpx.Response) -> ServiceError:
@@ -125,7 +125,7 @@ def _refusal(answer: httpx.Response) -> ServiceError:
         return AwayError(message)
     if code == "out_of_order":
         return OutOfOrderError(message, int(body["expected"]))
-    # A token that opens nothing any more, a job that is gone: as good as fenced.
+    # A token that is no longer valid and a job that was deleted mean the same as fenced.
     if code == "fenced" or answer.status_code in (401, 403, 404):
         return FencedError(message)
     return RefusedError(message)

@@ -240,12 +240,12 @@ def test_no_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Path) 
     for token in ("dbp_\u00e9", "Bearer dbp_x", "dbp_a\ndbp_b"):  # the last would be two lines of a request
         monkeypatch.setenv("DISTBP_TOKEN", token)
         assert run("list", code=2).stderr == (
-            "error: DISTBP_TOKEN is no token: it is one word, as dbp_..., as `distbp token create` printed"
+            "error: DISTBP_TOKEN is not a token: it is one word, as dbp_..., as `distbp token create` printed"
             " it\n"
         )
     monkeypatch.delenv("DISTBP_TOKEN")
     assert run("list", "--url", "ftp://x", code=2).stderr == (
-        "error: the address given is no address of a service ('ftp://x'); it looks like http://host:8470\n"
+        "error: the address given is not a service's address ('ftp://x'); it looks like http://host:8470\n"
     )
     for days in ("nan", "inf", "0", "-1", "1e9"):
         said = run("token", "create", "--days", days, code=2).stderr
@@ -262,23 +262,23 @@ def test_no_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Path) 
     noted.unlink()
     said = run("token", "create", "--project", "vision", code=2).stderr
     assert said == (
-        f"error: {tmp_path / 'data' / 'distbp'} is no folder of a service: it holds no distbp.db. Name the"
+        f"error: {tmp_path / 'data' / 'distbp'} is not a service's folder: it holds no distbp.db. Name the"
         " one given to `distbp serve` with --data, or its database with --database\n"
     )
 
 
 def test_what_is_no_id() -> None:
     assert (
-        "'foo' is no id of a job; ids look like job_01j9ze3k8xq2v5w7y0ab" in run("logs", "foo", code=2).stderr
+        "'foo' is not a job id; ids look like job_01j9ze3k8xq2v5w7y0ab" in run("logs", "foo", code=2).stderr
     )
-    assert "'job_nope' is no id of a job; ids look like" in run("status", "job_nope", code=2).stderr
+    assert "'job_nope' is not a job id; ids look like" in run("status", "job_nope", code=2).stderr
     for kind, word, which in (
-        ("models", "model; one is mdl_", "../x"),
-        ("datasets", "dataset; one is ds_ and 64 ", "ds_0"),
+        ("models", "a model id; ids look like mdl_", "../x"),
+        ("datasets", "a dataset id; ids are ds_ and 64 ", "ds_0"),
     ):
         said = run(kind, "delete", which, code=2).stderr
-        assert f"{which!r} is no id of a {word}" in said
+        assert f"{which!r} is not {word}" in said
         assert f"`distbp {kind}` shows them" in said
-    assert "'nope' is no id of a token; one is 0643b89eca4d." in run("token", "revoke", "nope", code=2).stderr
+    assert "'nope' is not a token id; one is 0643b89eca4d." in run("token", "revoke", "nope", code=2).stderr
     wanted = "--workers and --address are for runs; a job is scaled with `distbp scale`"
     assert wanted in run("resume", "job_1", "--workers", "2", code=2).stderr

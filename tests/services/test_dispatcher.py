@@ -149,7 +149,7 @@ def test_a_dead_runner_is_noticed_at_once_and_followed_by_another(house: House) 
 def test_why_a_runner_could_not_start_is_in_the_error_of_its_job(house: House) -> None:
     job_id = submit(house.store).id
     house.launcher.said = "ModuleNotFoundError: No module named 'numpy'"
-    message = "the runner's process ended without a word; its log ends with: " + house.launcher.said
+    message = "the runner's process ended without a report; its log ends with: " + house.launcher.said
     house.tick()
     house.launcher.living.clear()
     house.tick()

@@ -274,7 +274,8 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         (
             ["--host", "no.such.host.invalid"],
             {},
-            "'no.such.host.invalid' is no address of this machine; try --host 127.0.0.1, or 0.0.0.0 for all",
+            "'no.such.host.invalid' is not an address of this machine; try --host 127.0.0.1, or 0.0.0.0 for"
+            " all",
         ),
         (
             ["--host", "192.0.2.1", "--port", "0"],
@@ -300,13 +301,13 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         (
             ["--api-url", "api:8470", "--port", "0"],
             {},
-            "--api-url (DISTBP_SERVICE_API) is no address of a service ('api:8470'); it looks like"
+            "--api-url (DISTBP_SERVICE_API) is not a service's address ('api:8470'); it looks like"
             " http://host:8470",
         ),
         (
             ["--launcher", "ray-jobs", "--ray", "head", "--port", "0"],
             {},
-            "--ray (DISTBP_SERVICE_RAY) is no address of a service ('head'); it looks like http://host:8470",
+            "--ray (DISTBP_SERVICE_RAY) is not a service's address ('head'); it looks like http://host:8470",
         ),
         (
             ["--port", "0"],
@@ -392,7 +393,7 @@ def test_a_token_that_is_no_text(tmp_path: Path) -> None:
     (home / "token").write_bytes(b"\xff\xfe")
     said = refused(tmp_path, "--only", "api", "--port", "0")
     assert said.startswith(
-        f"error: {home / 'token'} is of a service whose database is gone: the one given is"
+        f"error: {home / 'token'} belongs to a service whose database is gone: the database given is"
     )
 
 
@@ -412,7 +413,7 @@ def test_a_database_that_was_lost_is_not_taken_for_a_new_one(
     assert said[0].startswith(
         {
             b"": f"error: {home / 'distbp.db'} is empty, so what the service knew is lost. Put the file back",
-            None: f"error: {home / 'token'} is of a service whose database is gone: the one given is new.",
+            None: f"error: {home / 'token'} belongs to a service whose database is gone: the",
         }.get(left, "error: the database cannot be opened: file is not a database. Is ")
     )
     assert "backup" in said[0]

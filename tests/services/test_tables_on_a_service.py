@@ -118,7 +118,7 @@ def test_what_is_wrong_with_a_table_is_said_before_it_is_sent(folder: Path, tmp_
     before = run("datasets", "--json").stdout
     with pytest.raises(distbp.DistbpError, match=r"bad.csv: line 10: 2 cells where the table has 3 columns"):
         distbp.submit(job("bad.csv"), folder=tmp_path)
-    with pytest.raises(distbp.JobError, match=r"data\.target: 'cost' is no column"):
+    with pytest.raises(distbp.JobError, match=r"data\.target: 'cost' is not a column"):
         distbp.submit(job("homes.csv", target="cost"), folder=folder)
     assert run("datasets", "--json").stdout == before
 

@@ -89,7 +89,7 @@ def config_from_settings(work: Path) -> ApiConfig:
     """What DISTBP_SERVICE_... say; the dashboard that comes with this package. Raises SettingsError."""
     folder = settings.get("DISTBP_SERVICE_DATA")
     if folder and not Path(folder).is_dir():
-        raise SettingsError(f"DISTBP_SERVICE_DATA is {folder!r}, which is no folder. Make it, or unset it.")
+        raise SettingsError(f"DISTBP_SERVICE_DATA={folder} is not a folder. Make it, or unset the variable.")
     dashboard = Path(__file__).parent.parent / "dashboard"
     return ApiConfig(
         work,

@@ -131,7 +131,7 @@ def _init_faults(init: str | None, project: str, store: Store) -> Iterator[Fault
         return
     match = MODEL.fullmatch(init)
     if match is None:
-        yield Fault("init", "is no model of this service; write model:ID, as `distbp models` lists them")
+        yield Fault("init", "is not a model of this service; write model:ID, as `distbp models` lists them")
         return
     try:
         store.models.get(project, match[1])

@@ -50,12 +50,12 @@ def array_of(inputs: list[Any], columns: ColumnNames | None) -> Array:
 
 
 def _no_number(rows: list[Any], names: tuple[str, ...] | None) -> str:
-    """What says which value is the first that is no number; "" where all are."""
+    """What says which value is the first that is not a number; "" where all are."""
     for row, *places in ((row, *found) for row, values in enumerate(rows) for found in _leaves(values)):
         value = places.pop()
         if isinstance(value, bool) or not isinstance(value, int | float):
             where = f"column {names[places[0]]!r}" if names else f"place {', '.join(map(str, places))}"
-            return f"row {row}, {where}: {_shown(value)} is no number; give one, or leave out that row"
+            return f"row {row}, {where}: {_shown(value)} is not a number; give one, or leave out that row"
     return ""
 
 

@@ -56,7 +56,7 @@ class Places:
         return self.work / "datasets"
 
     def dataset(self, dataset_id: str) -> Path:
-        """Raises NotFoundError for what is no id of a dataset."""
+        """Raises NotFoundError for what is not a dataset id."""
         if not _DATASET.fullmatch(dataset_id):
             raise NotFoundError(f"there is no dataset {dataset_id[:80]}")
         return self.datasets / f"{dataset_id}.npz"

@@ -1,7 +1,7 @@
-"""How a runner is started: as a process of this machine, or through the Ray Jobs API.
+"""Launchers start runners: as processes of this machine, or through the Ray Jobs API.
 
-A launcher keeps nothing in memory that it needs: `handle(job, attempt)` can be worked out again, so another
-dispatcher finds the runners of one that was killed.
+A launcher needs no state in memory: `handle(job, attempt)` is a pure function, so a new dispatcher finds the
+runners of a dispatcher that was killed.
 """
 
 from distbp_service.launchers.base import ClusterAwayError, Handle, Launcher, LaunchError, Start

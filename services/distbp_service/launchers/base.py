@@ -13,7 +13,7 @@ Handle = Mapping[str, Any]
 
 
 class LaunchError(ServiceError):
-    """A runner could not be started, or nobody can say how it is."""
+    """A runner could not be started, or its state is not known."""
 
     code = "launch"
     status = 503
@@ -21,7 +21,7 @@ class LaunchError(ServiceError):
 
 @dataclass(frozen=True)
 class Start:
-    """What to start. `secret`: a token or a claim code, as the launcher's `wants` says."""
+    """The arguments of a runner. `secret`: a token or a claim code, as the launcher's `wants` says."""
 
     job_id: str
     attempt: int
@@ -30,43 +30,44 @@ class Start:
 
 
 class ClusterAwayError(LaunchError):
-    """What would start it does not answer; it may be back later. `code` is also the class of the failure."""
+    """The cluster that would start the runner does not answer, perhaps for a while. `code` is also the class
+    of the failure."""
 
     code = "away"
 
 
 class Launcher(Protocol):
-    """`wants`: the secret it hands on. "token": nobody else can see it. "claim": others may, so it is a code
-    that works once, and for minutes.
+    """`wants`: the kind of secret that it passes on. "token": no other user can see it. "claim": other users
+    may see it, so it is a code that works once, and only for minutes.
 
-    Every call but `handle` may raise LaunchError: it is not known what happened.
+    Every call but `handle` may raise LaunchError; its effect is then not known.
     """
 
     wants: ClassVar[Literal["token", "claim"]]
 
     def handle(self, job_id: str, attempt: int) -> Handle:
-        """By which this runner is known; plain values that JSON holds."""
+        """The handle of a runner: plain values for JSON."""
 
     def start(self, start: Start) -> Handle:
-        """Starts a runner. Where this attempt was started before, that one stays the only one."""
+        """Starts a runner, unless this attempt has been started before. Does not wait until it has begun."""
 
     def alive(self, handle: Handle) -> bool:
-        """Whether it runs, or waits to."""
+        """Whether the runner runs, or waits to be started."""
 
     def last_words(self, handle: Handle) -> str:
-        """The last line that a runner wrote, for one that has ended; "" where nobody knows. (How an attempt
-        went, it reports. This is for one that could not, since it did not even start.)"""
+        """The last line that an ended runner wrote; "" if it is not known. It tells why a runner ended that
+        could not report, for example because it failed to start."""
 
     def stop(self, handle: Handle) -> None:
-        """Asks it to leave a checkpoint and end; does not wait. Fine where it is gone."""
+        """Asks the runner to leave a checkpoint and end; does not wait. Does nothing if it has ended."""
 
     def kill(self, handle: Handle) -> None:
-        """Ends it, and waits until it is gone. Fine where it is gone."""
+        """Kills the runner, and waits until it is gone. Does nothing if it has ended."""
 
 
 def last_line(log: str, most: int = 300) -> str:
-    """The last line of a log that says something, without control characters, and files by their names only:
-    where they lie on that machine is not for everybody."""
+    """The last line of a log that is not blank, without control characters. Paths are shortened to the names
+    of files, because users may not see the folders of the runner's machine."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     plain = "".join(c for c in lines[-1] if c.isprintable()) if lines else ""
     return re.sub(r"(?<![\w.:/])/(?:[^\s/'\":]+/)+", "", plain)[:most]

@@ -22,11 +22,10 @@ _TAIL = 1 << 13  # bytes of a log
 class LocalProcess:
     """Runners as processes of this machine, each a session of its own. They outlive the dispatcher.
 
-    folder: the work volume; a job's folder in it gets `runner-N.json` (its process) and `runner-N.log`.
-    data: see `distbp_service.runner`. They start in `folder`, and look for no modules there (`-P`): nothing
-    that is where `distbp serve` was called takes the place of a module of ours. The token goes through a
-    pipe: no argument, environment or file holds it. Of the environment here a runner has what training
-    needs (`settings.for_runners`).
+    folder: the work volume; a job's folder in it gets `runner-N.json` (its process) and `runner-N.log`. data:
+    see `distbp_service.runner`. Runners start in `folder`, and import no modules from there (`-P`), so no
+    file can replace a module of distbp. The token goes through a pipe, so it is in no argument, environment
+    or file. A runner gets only the part of the environment that training needs (`settings.for_runners`).
     """
 
     wants: ClassVar[Literal["token", "claim"]] = "token"
@@ -67,8 +66,8 @@ class LocalProcess:
                     start_new_session=True,
                     env=settings.for_runners(),
                 )
-            # The runner does nothing before it has its token, and ends where it gets none. So if we are
-            # killed here, there is no runner that nobody knows of.
+            # The runner does nothing before it has its token, and ends if it gets none. So if this process is
+            # killed before the pidfile is written, the runner ends, too.
             self._children[child.pid] = child
             temporary = path.with_suffix(".tmp")
             temporary.write_text(
@@ -105,7 +104,7 @@ class LocalProcess:
             try:
                 if self._pid(handle) != pid:
                     return
-                os.killpg(pid, signal.SIGKILL)  # it leads its session: its workers too
+                os.killpg(pid, signal.SIGKILL)  # also kills its workers, because it leads its session
                 poll = select.poll()
                 poll.register(gone, select.POLLIN)
                 if not poll.poll(timeout_s * 1000):
@@ -121,21 +120,21 @@ class LocalProcess:
         with suppress(ProcessLookupError):
             same = os.pidfd_open(pid)
             try:
-                # The number may have passed to another process: what is open now is checked once more.
+                # The number may have been reused, so the process is checked again once it is open.
                 if self._pid(handle) == pid:
                     signal.pidfd_send_signal(same, number)
             finally:
                 os.close(same)
 
     def _pid(self, handle: Handle) -> int | None:
-        """Of the living process; None where it has ended (or never began)."""
+        """The process id of a living runner; None if it has ended or was never started."""
         try:
-            found = json.loads(self._pidfile(handle).read_text())
+            noted = json.loads(self._pidfile(handle).read_text())
         except FileNotFoundError:
             return None
-        pid = int(found["pid"])
+        pid = int(noted["pid"])
         self._reap(pid)
-        same = found["boot"] == _boot() and found["started"] is not None and found["started"] == _started(pid)
+        same = noted["boot"] == _boot() and noted["started"] is not None and noted["started"] == _started(pid)
         return pid if same else None
 
     def _reap(self, pid: int) -> None:
@@ -148,7 +147,7 @@ class LocalProcess:
 
 
 def _started(pid: int) -> int | None:
-    """When the process began, in ticks since the machine did; None where it is gone, or a zombie."""
+    """The start time of a process, in clock ticks since boot; None if it is gone, or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -16,11 +16,11 @@ from distbp_service.launchers.base import ClusterAwayError, Handle, LaunchError,
 
 class RayJobs:
     """Runners as jobs of a Ray cluster, through the REST API of its dashboard. This process never joins the
-    cluster, so it outlives it.
+    cluster, so it survives the cluster's end.
 
-    client: makes a `ray.job_submission.JobSubmissionClient`, or what can stand in for one; called when first
-    needed. work, data: as `distbp_service.runner` has them, on a volume that the cluster's nodes share.
-    timeout_s: of one call.
+    client: makes a `ray.job_submission.JobSubmissionClient`, or a replacement; called when it is first
+    needed. work, data: as in `distbp_service.runner`, on a volume that the cluster's nodes share. timeout_s:
+    of one call.
     """
 
     wants: ClassVar[Literal["token", "claim"]] = "claim"
@@ -40,14 +40,14 @@ class RayJobs:
         self._data = data
         self._command = tuple(command)
         self._timeout_s = timeout_s
-        # The client may hang for as long as the head node does: it has a thread of its own to hang in.
+        # The client may hang as long as the head node does, so it has a thread of its own.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ray-jobs")
 
     @staticmethod
     def connect(address: str) -> Callable[[], Any]:
-        """Of the dashboard, such as http://head:8265. Ray's token comes from where Ray looks for it: set
-        RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH for this process too. (Left alone, Ray's head asks for a
-        token and its client sends none.)"""
+        """A function that makes a client for the dashboard at `address`, such as http://head:8265. Set
+        RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH for this process, too: without them Ray's client sends no
+        token, but Ray's head requires one."""
 
         def make() -> Any:
             from ray.job_submission import JobSubmissionClient
@@ -69,7 +69,7 @@ class RayJobs:
         try:
             self._call("submit_job", entrypoint=entry, submission_id=handle["submission"])
         except LaunchError:
-            # A duplicate id is answered like any error. If the job is there, an earlier try had come through.
+            # A duplicate id gives a general error. If the job exists, an earlier call succeeded.
             if not self.alive(handle):
                 raise
         return handle
@@ -91,7 +91,7 @@ class RayJobs:
             self._call("stop_job", handle["submission"])
 
     def kill(self, handle: Handle, timeout_s: float = 30.0) -> None:
-        # Ray itself kills what does not end a few seconds after it was asked to.
+        # Ray itself kills a job that does not end a few seconds after it was stopped.
         self.stop(handle)
         deadline = time.monotonic() + timeout_s
         while self.alive(handle):
@@ -116,8 +116,9 @@ class RayJobs:
             )
         except Exception as error:
             # Ray's client raises RuntimeError for every answer that is not 200, with status and body in its
-            # text. That text may hold the entry point, so it goes nowhere, not even along as the cause.
-            if isinstance(error, OSError):  # ConnectionError: of Python, and of Ray's HTTP client
+            # text. The text may hold the entry point with the secret, so it is not kept, not even as the
+            # cause.
+            if isinstance(error, OSError):  # also the ConnectionError of Ray's HTTP client
                 failure = ClusterAwayError(f"the Ray cluster cannot be reached ({type(error).__name__})")
             elif "does not exist" in str(error) and "404" in str(error):
                 failure = _UnknownJobError("the Ray cluster knows no such job")

@@ -320,7 +320,7 @@ def test_settings_say_how_the_api_is_configured(tmp_path: Path, monkeypatch: pyt
     assert found.hosts[3:] == ("api", "api.example.org")
     assert (found.limits.dataset_bytes, found.metrics_open) == (2**20, False)
     monkeypatch.setenv("DISTBP_SERVICE_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(SettingsError, match=r"which is no folder\. Make it, or unset it"):
+    with pytest.raises(SettingsError, match=r"is not a folder\. Make it, or unset the variable"):
         config_from_settings(tmp_path)
 
 

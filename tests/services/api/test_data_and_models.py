@@ -105,7 +105,7 @@ def test_uploads_that_are_not_what_they_say(api: Api) -> None:
         (b"", "^the body is empty; send an .npz archive"),
         (
             b"not a zip",
-            r"^the body is no archive; send .* or a zip archive of the files of a table \(`zip -0 ",
+            r"^the body is not an archive; send .* or a zip archive of the files of a table \(`zip -0 ",
         ),
         (GOOD[:-30], "not a sound .npz archive"),
         (GOOD.replace(b"\x93NUMPY", b"\x93NUMPX"), "not a .npy file|not a sound"),
@@ -290,14 +290,14 @@ def test_a_model_of_named_columns_and_classes(api: Api, tmp_path: Path) -> None:
         ([rows[0], [1.0, 2.0]], "row 1 does not name the columns of row 0"),
         (
             [rows[0], {"pay": None, "age": 2}],
-            "row 1, column 'pay': null is no number; give one, or leave out",
+            "row 1, column 'pay': null is not a number; give one, or leave out",
         ),
         ([[1.0, 2.0], rows[0]], "row 1 is {"),
         ([1.0, 2.0], 'row 0 is 1.0, and no list of numbers; send a list of rows, also for a single one: {"'),
         ([[1.0, 2.0], [1.0]], "row 1 has 1 numbers, and row 0 has 2; give as many in each"),
-        ([[1.0, 2.0], ["a", 1]], 'row 1, place 0: "a" is no number; give one, or leave out that row'),
-        ([[True, False]], "row 0, place 0: true is no number"),
-        ([[1.0, 2.0], [1, [None]]], "row 1, place 1, 0: null is no number"),
+        ([[1.0, 2.0], ["a", 1]], 'row 1, place 0: "a" is not a number; give one, or leave out that row'),
+        ([[True, False]], "row 0, place 0: true is not a number"),
+        ([[1.0, 2.0], [1, [None]]], "row 1, place 1, 0: null is not a number"),
     ):
         assert said in problem_of(api.call("POST", path, json={"inputs": inputs}), 422)["message"]
 

@@ -175,7 +175,7 @@ def test_a_job_begins_with_models_of_its_project_only(api: Api, path: str) -> No
     (fault,) = body["faults"]
     assert fault["path"] == "init"
     assert (
-        "is no model of this service; write model:ID" in fault["message"]
+        "is not a model of this service; write model:ID" in fault["message"]
         or "there is no model mdl_" in fault["message"]
     )
 

@@ -82,7 +82,7 @@ def test_a_job_names_what_is_in_a_dataset(api: Api) -> None:
     [
         (zipped({"a.csv": "x\n1\n" * 99}, zipfile.ZIP_DEFLATED), "the dataset: the entry 'a.csv' is packed"),
         (zipped({"../a.csv": "x"}), "points outside of it"),
-        (zipped({"a.csv": "x", "inputs.npy": "y"}), "the entry 'a.csv' is no array"),
+        (zipped({"a.csv": "x", "inputs.npy": "y"}), "the entry 'a.csv' is not an array"),
         (TWO.replace(b"3,4", b"3,5", 1), "not a sound archive of table files"),
         (TWO[:-30], "not a sound"),
     ],
@@ -121,7 +121,7 @@ def test_addresses_of_tables(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in (url, "s3://bucket/parts", "s3://bucket/parts/*.parquet"):
         assert faults(api, path) == [], path
     (said,) = faults(api, "s3://bucket/a.csv?endpoint_url=http://169.254.169.254")
-    assert "options such as endpoint_url are no part of an address" in said
+    assert "options such as endpoint_url are not part of an address" in said
     (said,) = faults(api, "https://169.254.169.254/a.csv")
     assert "may not be followed here: DISTBP_REMOTE allows https://data.example.org, s3" in said
     (said,) = faults(api, url, "npz")  # arrays are not fetched

@@ -202,7 +202,7 @@ def test_rows_that_cannot_be_taken(api: Api) -> None:
         ),
         ([{**ROW, "area": [1]}], "row 0, column 'area'"),
         ([{**ROW, "city": {"a": {"b": 1}}}], "row 0, column 'city'"),
-        ([ROW, [1, 2]], "row 1 is no mapping"),
+        ([ROW, [1, 2]], "row 1 is not a mapping"),
         ([ROW] * 10_001, "give 1 to 10,000 rows"),
     ):
         assert said in problem_of(predict(api, inputs), 422)["message"]

@@ -24,7 +24,7 @@ export function oneAnswer({ predictions, probabilities }, inputs) {
   const chances = probabilities?.[0];
   const head = h("p", { class: "verdict-line" },
     h("span", { class: "quiet" }, inputs.target ?? "Prediction"), h("b", { class: "prediction" }, valueText(value)));
-  // Several yes-or-no outputs are no shares of one whole, nor are several outputs.
+  // Several yes-or-no outputs are not shares of one whole, nor are several outputs.
   if (chances === undefined || isObject(chances) || (inputs.task === "binary" && Array.isArray(chances))) return [head];
   const shares = sharesOf(chances, inputs.classes);
   const rest = shares.length - BARS;

@@ -38,7 +38,7 @@ function numberPart(column, id, hint) {
     element: input, input,
     fill: (value) => (input.value = value ?? ""),
     read: () => {
-      if (input.validity.badInput) return { error: `${column.name}: this is no number.` };
+      if (input.validity.badInput) return { error: `${column.name}: this is not a number.` };
       if (input.value === "") return { value: null };
       const value = Number(input.value);
       return outside(value) ? { value, note: `${column.name}: training saw ${plain(column.low)} to ${plain(column.high)} only.` } : { value };
@@ -51,7 +51,7 @@ function datePart(column, id, hint) {
   return {
     element: input, input,
     fill: (value) => (input.value = (value ?? "").replace(" ", "T")),
-    read: () => (input.validity.badInput ? { error: `${column.name}: this is no whole date.` } : { value: input.value.replace("T", " ") || null }),
+    read: () => (input.validity.badInput ? { error: `${column.name}: this is not a whole date.` } : { value: input.value.replace("T", " ") || null }),
   };
 }
 
