@@ -90,7 +90,7 @@ class Stopwatch:
         self._loss = float("nan")
         self._loss_before = float("nan")
         self._team: dict[str, Any] = {}
-        self._settled = workers != "auto"  # choosing the number of workers is no part of the measurement
+        self._settled = workers != "auto"  # choosing the number of workers is not part of the measurement
 
     def __call__(self, event: Any) -> None:
         from distbp.run import events

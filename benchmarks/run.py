@@ -142,7 +142,7 @@ def chosen(names: str | None, known: dict[str, Any], what: str) -> list[Any]:
 
 
 def commit_of(checkout: Path) -> str:
-    """`distbp at` its commit. Raises SystemExit where the folder is no checkout."""
+    """`distbp at` its commit. Raises SystemExit where the folder is not a checkout."""
     command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode or not (checkout / "distbp").is_dir():

@@ -350,7 +350,7 @@ def test_rows_are_numbered_as_in_the_file(trained: Path) -> None:
         (
             ["predict", "{run}", "{x}", "-o", "{tmp}/no/such/folder.csv"],
             2,
-            "is no folder; make it, or choose another",
+            "is not a folder; make it, or choose another",
         ),
         (
             ["train", "{tmp}/missing.yaml"],

@@ -68,8 +68,8 @@ def test_what_is_in_the_way_of_an_output_is_said_before_any_work(
     (tmp_path / "file").touch()
     lost, below, other = tmp_path / "no" / f"a{ending}", tmp_path / "file" / f"a{ending}", tmp_path / "a.txt"
     for path, words in (
-        (lost, f"{lost} cannot be: {lost.parent} is no folder; make it, or choose another"),
-        (below, f"{below} cannot be: {below.parent} is no folder; make it, or choose another"),
+        (lost, f"{lost}: {lost.parent} is not a folder; make it, or choose another"),
+        (below, f"{below}: {below.parent} is not a folder; make it, or choose another"),
         (folder, f"{folder} is a folder; name a file in it"),
         (other, f"{other} must end in {'.csv or .npz' if name == 'predict' else '.svg or .png'}"),
     ):

@@ -167,11 +167,11 @@ def test_more_than_there_is_and_more_than_is_free_are_told_apart(tmp_path: Path)
     root = machine(tmp_path, 16 * GIB, 2 * GIB)
     need = needed(job(16_000, 16_000), (4,), {})
     with pytest.raises(
-        NoMemoryError, match=r"needs 6\.7 GiB of memory \(.*\), and of 16.0 GiB there 2.0 GiB is free now"
+        NoMemoryError, match=r"needs 6\.7 GiB of memory \(.*\), and 2.0 GiB of 16.0 GiB is free now"
     ):
         check_memory(need, root)
     with pytest.raises(
-        JobError, match=r"needs .* of memory \(.*\), and this machine lets it have 16.0 GiB"
+        JobError, match=r"needs .* of memory \(.*\), and this process may have 16.0 GiB"
     ) as error:
         check_memory(needed(job(10**6, 10**6), (4,), {}), root)
     assert not isinstance(error.value, NoMemoryError)
@@ -186,7 +186,7 @@ def test_train_and_validate_refuse_in_words(tmp_path: Path, units: str) -> None:
     for words in (["validate"], ["validate", "--no-data"], ["train", "--output", str(tmp_path / "run")]):
         found = CliRunner().invoke(cli.group, [*words, str(tmp_path / "job.yaml")])
         assert found.exit_code == 2, found.output
-        assert "of memory (" in found.output and "this machine lets it have" in found.output
+        assert "of memory (" in found.output and "this process may have" in found.output
         assert "Traceback" not in found.output
     assert not (tmp_path / "run").exists()
 

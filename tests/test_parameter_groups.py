@@ -109,10 +109,13 @@ def test_what_decays() -> None:
     [
         (
             {"layers.1.dense.bais": {"rate": 2}},
-            "parameter_groups.layers.1.dense.bais: is no tensor of the network; did you mean"
+            "parameter_groups.layers.1.dense.bais: is not a tensor of the network; did you mean"
             " 'layers.1.dense.bias'",
         ),
-        ({"nothing": {}}, "is no tensor of the network; tensors: layers.0.dense.weight, layers.0.dense.bias"),
+        (
+            {"nothing": {}},
+            "is not a tensor of the network; tensors: layers.0.dense.weight, layers.0.dense.bias",
+        ),
     ],
 )
 def test_names_that_are_none(groups: Any, message: str) -> None:

@@ -217,7 +217,7 @@ def test_health_is_measured_at_the_last_step_of_an_epoch() -> None:
     assert weight.update_ratio == pytest.approx(ratio, rel=1e-9)
 
 
-@pytest.mark.parametrize("size", [1e-3, 1e25])  # the square of the larger one is no float32
+@pytest.mark.parametrize("size", [1e-3, 1e25])  # the square of the larger one is not a float32
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])

@@ -113,9 +113,9 @@ def test_joins_within_a_node() -> None:
     ("blocks", "message"),
     [
         ([Block(0, 2)], r"shard 2 is in no block of \[Block\(start=0, stop=2\)\]"),
-        ([Block(0, 2), Block(2, 4), Block(3, 4)], "overlap others or are no nodes of the tree"),
+        ([Block(0, 2), Block(2, 4), Block(3, 4)], "overlap others or are not nodes of the tree"),
         ([Block(0, 4), Block(0, 2)], r"blocks \[Block\(start=0, stop=2\)\] overlap others"),
-        ([Block(0, 1), Block(1, 3), Block(3, 4)], "shard 1 is in no block"),  # [1, 3) is no node
+        ([Block(0, 1), Block(1, 3), Block(3, 4)], "shard 1 is in no block"),  # [1, 3) is not a node
         ([], "shard 0 is in no block"),
         ([Block(0, 2), Block(0, 2), Block(2, 4)], "a block is given twice in"),
     ],

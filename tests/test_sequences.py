@@ -138,9 +138,7 @@ def test_rows_that_do_not_fit_a_model(tmp_path: Path) -> None:
 def test_faults_of_a_job(tmp_path: Path) -> None:
     """Before the data is read, and for data from Python."""
     layers = [{"type": "lstm", "units": 4, "return_sequences": True}, {"type": "flatten"}, *LAYERS[1:]]
-    said = (
-        "flatten drops the lengths of the rows, so that padding would count; put a layer before it that uses"
-    )
+    said = "flatten drops the lengths of the rows, so padding would count; put a layer before it that uses"
     npz = {"format": "npz", "path": "a.npz", "lengths": "n"}
     with pytest.raises(JobError) as caught:
         job(layers, data={"train": npz})
@@ -154,7 +152,7 @@ def test_faults_of_a_job(tmp_path: Path) -> None:
         ("model.layers.1", True)
     ]
     steps = [{"type": "lstm", "units": 2, "return_sequences": True}]
-    left = "lstm gives the steps of rows that have lengths to the loss, so that padding would count; put a"
+    left = "lstm gives the steps of rows that have lengths to the loss, so padding would count; put a"
     for fields in ({"data": {"train": npz}}, {}):
         with pytest.raises(JobError) as caught:
             made = job(steps, loss="mse", **fields)
@@ -176,7 +174,7 @@ def test_ids_of_any_padding(tmp_path: Path) -> None:
     ids = [[3, 1], [4], [], [2, 2, 2]]
     layers = [{"type": "embedding", "entries": 5, "size": 3}, {"type": "average_steps"}, *LAYERS[1:]]
     one = distbp.train(job(layers), data=(ids, [0, 1, 1, 0]), output=tmp_path / "one")
-    rows = np.full((4, 3), -1)  # which is no id
+    rows = np.full((4, 3), -1)  # which is not an id
     for row, own in zip(rows, ids, strict=True):
         row[: len(own)] = own
     given = {"inputs": rows, "lengths": [2, 1, 0, 3]}
@@ -193,7 +191,7 @@ def test_statistics_are_of_own_steps() -> None:
     assert found.std is not None
     np.testing.assert_allclose(found.mean, np.broadcast_to(steps.mean(axis=0), (5, 2)), rtol=1e-12)
     np.testing.assert_allclose(found.std, np.broadcast_to(steps.std(axis=0), (5, 2)), rtol=1e-12)
-    with pytest.raises(DataError, match="all rows have length 0, so that there is nothing to standardize by"):
+    with pytest.raises(DataError, match="all rows have length 0, so there is nothing to standardize by"):
         fit(from_arrays({"inputs": np.ones((2, 5, 2)), "lengths": [0, 0]}), standardize=True)
 
 

@@ -225,7 +225,7 @@ def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ArgumentError, match=r"^y is None in 2 rows \(1, 3\); leave such rows out$"):
         DistbpClassifier().fit(x, labels)
     # Newer versions of scikit-learn say it themselves.
-    message = r"^(sample_weight is 0 for every row, so that nothing can be learned$|Sample weights must)"
+    message = r"^(sample_weight is 0 for every row, so nothing can be learned$|Sample weights must)"
     with pytest.raises(ValueError, match=message):
         DistbpRegressor().fit(x, y, sample_weight=np.zeros(len(x)))
     with pytest.raises(distbp.JobError, match=r"(?s)the estimator's settings.*layers\.0\.activation.*rellu"):
@@ -240,7 +240,7 @@ def test_what_cannot_be_is_said() -> None:
         ({"beta_1": 1.5, "epsilon": -1}, r"settings has 2 faults:\n  beta_1: .*\n  epsilon: "),
         (
             {"solver": "sgd", "momentum": 0.9, "max_iter": 0},
-            r"settings has 2 faults:\n  momentum: is no option of the solver 'sgd'; leave it out, or"
+            r"settings has 2 faults:\n  momentum: is not an option of the solver 'sgd'; leave it out, or"
             r" take one of these solvers: momentum, nesterov, rmsprop\n  max_iter: ",
         ),
         ({"solver": 5}, r"\n  solver: must be the name of an optimizer, .*, not 5"),
@@ -397,7 +397,7 @@ def test_an_array_with_holes_is_a_table(recipe: Any) -> None:
     if recipe == "table":
         assert np.isfinite(whole.predict(holes)).all()
     else:
-        with pytest.raises(ArgumentError, match=r"X has holes \(NaN\), and fit saw none, so that the model"):
+        with pytest.raises(ArgumentError, match=r"X has holes \(NaN\), and fit saw none, so the model"):
             whole.predict(holes)
 
 

@@ -328,7 +328,7 @@ FIELD = "data.truncated_bptt_steps"
         ),
         (
             {"batch_size": "full"},
-            {"batch_size": "full takes all windows at once, so that none follows another; give a number"},
+            {"batch_size": "full takes all windows at once, so none follows another; give a number"},
         ),
         (
             {"optimizer": "lbfgs", "batch_size": "full"},

@@ -88,7 +88,7 @@ def joins(whole: Block, blocks: Sequence[Block]) -> list[Join]:
 
     combine(whole)
     if place:
-        raise ValueError(f"blocks {sorted(place)} overlap others or are no nodes of the tree under {whole}")
+        raise ValueError(f"blocks {sorted(place)} overlap others or are not nodes of the tree under {whole}")
     return order
 
 

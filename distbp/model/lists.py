@@ -15,7 +15,7 @@ def classes_in(given: Any, heads: Heads) -> AllClasses:
     """The names of the classes, checked; of several outputs by name."""
     if heads.several:
         if not isinstance(given, dict) or set(given) != {head.name for head in heads}:
-            raise ValueError("classes is no mapping from the outputs")
+            raise ValueError("classes is not a mapping from the outputs")
         return {head.name: _own_classes(given[head.name], head) for head in heads}
     return _own_classes(given, heads.all[0])
 

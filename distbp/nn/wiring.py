@@ -141,7 +141,7 @@ def of_columns(
 ) -> tuple[tuple[Layer, ...], list[Problem]]:
     """The layers as the network has them: with the features that the entry makes of the columns that they
     name, and inputs with their places in a row. Also every name or pattern that fits no column. entry: None
-    if the data are no table."""
+    if the data are not a table."""
     made = {} if entry is None else entry.made
     found, problems, entered = [], [], 0
     for index, layer in enumerate(layers):
@@ -233,7 +233,7 @@ def dropping(
         found = _lengths_of(having, sources)
         if layer.lengths == "drop" and found:
             text = (
-                f"{layer.type} drops the lengths of the rows, so that padding would count; put a layer before"
+                f"{layer.type} drops the lengths of the rows, so padding would count; put a layer before"
                 " it that uses them, as average_steps, last_step, or a recurrent one"
             )
             problems.append(Problem(f"{index}", text))

@@ -128,7 +128,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         )
         counted = weights > 0
         if not counted.any():
-            raise ArgumentError("sample_weight is 0 for every row, so that nothing can be learned")
+            raise ArgumentError("sample_weight is 0 for every row, so nothing can be learned")
         if table:
             return x.filter(counted), y[counted], weights[counted]
         return x[counted], y[counted], weights[counted]
@@ -232,7 +232,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         )
         if self.model_.plan is None and np.isnan(found).any():
             raise ArgumentError(
-                "X has holes (NaN), and fit saw none, so that the model has nothing in their place; fill"
+                "X has holes (NaN), and fit saw none, so the model has nothing in their place; fill"
                 " them, or fit on rows with holes"
             )
         if self.model_.plan is not None:

@@ -41,7 +41,7 @@ class Rows:
         wide = np.ldexp(wide, -exponent)
         mean = np.average(wide, axis=0, weights=self.weights)
         deviation = np.sqrt(np.average(np.square(wide - mean), axis=0, weights=self.weights))
-        # What rounding leaves of a constant is no deviation.
+        # What rounding leaves of a constant is not a deviation.
         constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
         return np.ldexp(mean, exponent), np.where(constant, 1.0, np.ldexp(deviation, exponent))
 

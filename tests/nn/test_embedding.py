@@ -79,7 +79,7 @@ def test_ids_stay_whole_numbers(dtype: Any) -> None:
 
 
 def test_large_ids_are_exact() -> None:
-    """2^24 + 1 is no float32."""
+    """2^24 + 1 is not a float32."""
     x = np.array([[2**24 + 1], [2**24]], np.int64)
     layers = [layer("embedding", entries=2**24 + 2, size=1)]
     splits = open_splits(

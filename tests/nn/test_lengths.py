@@ -250,7 +250,7 @@ def test_length_zero_gives_zero(kernels: Kernels) -> None:
     [
         (
             [layer("flatten"), DENSE],
-            r"layer 0: flatten drops the lengths of the rows, so that padding would count",
+            r"layer 0: flatten drops the lengths of the rows, so padding would count",
         ),
         (
             [layer("lstm", units=2, return_sequences=True), layer("reshape", shape=(10,))],

@@ -125,7 +125,7 @@ FAULTS: dict[str, tuple[list[Any], list[str]]] = {
          {"type": "average_steps", "name": "a"}, {"type": "add", "inputs": ["a", "row"]}, DENSE],
         ["model.layers.3: add takes numbers, but the data are ids, as another layer takes them so"],
     ),
-    "ids that are no input": (
+    "ids that are not an input": (
         [ROW, {"type": "slice", "start": 0, "stop": 1},
          {"type": "embedding", "entries": 5, "size": 3}, "average_steps", DENSE],
         ["model.layers.2: embedding takes ids, and only the data are ids; give it inputs: [row]"],
@@ -136,7 +136,7 @@ FAULTS: dict[str, tuple[list[Any], list[str]]] = {
     ),
     "lengths dropped": (
         [STEPS, "flatten", DENSE],
-        ["model.layers.1: flatten drops the lengths of the rows, so that padding would count; put a layer"
+        ["model.layers.1: flatten drops the lengths of the rows, so padding would count; put a layer"
          " before it that uses them, as average_steps, last_step, or a recurrent one"],
     ),
     "lengths mixed": (
@@ -151,7 +151,7 @@ FAULTS: dict[str, tuple[list[Any], list[str]]] = {
     ),
     "lengths left for the loss": (
         [STEPS, {"type": "gru", "units": 2, "return_sequences": True}],
-        ["model.layers.1: gru gives the steps of rows that have lengths to the loss, so that padding would"
+        ["model.layers.1: gru gives the steps of rows that have lengths to the loss, so padding would"
          " count; put a layer after it that uses them, as average_steps, last_step, or a recurrent one; or,"
          " where each step has a target, set data.truncated_bptt_steps"],
     ),
