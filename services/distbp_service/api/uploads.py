@@ -145,7 +145,7 @@ def _looked_at(path: Path) -> dict[str, Any]:
     with open(path, "rb") as begun:
         first = begun.read(2)
     if first != b"PK":
-        what = "no archive" if first else "empty"
+        what = "not an archive" if first else "empty"
         raise BadValueError(
             f"the body is {what}; send an .npz archive, as numpy.savez writes it, or a zip archive of the"
             " files of a table (`zip -0 -r data.zip FILES`)",
