@@ -7,6 +7,7 @@ small fixed computation, catches differences that the names do not show.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -105,7 +106,7 @@ def fingerprint(kernels: str) -> dict[str, str]:
     """The facts that decide the bits in this process, as short texts by name. `kernels`: the kernel set's
     name.
 
-    Call it within `one_blas_thread`. Takes a few milliseconds.
+    Call it within `one_blas_thread`. Takes a few milliseconds the first time.
     """
     facts = {
         "numpy": np.__version__,
@@ -152,6 +153,7 @@ def _simd_level() -> str:
     return "+".join(found[-3:]) or "baseline"
 
 
+@functools.cache
 def _blas() -> str:
     libraries = [
         f"{info['internal_api']} {info.get('version')} {info.get('architecture', '')}".strip()
@@ -194,6 +196,7 @@ def _kernel_set(name: str) -> str:
     return compiled + TURNED + strips + direct + (VECTORS if name == "fma" else "")
 
 
+@functools.cache
 def _probe() -> str:
     digest = hashlib.sha256()
     for dtype in (np.float32, np.float64):

@@ -320,8 +320,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _layers(path: Path, content: Mapping[str, Any]) -> list[Any]:
     if not 0 < len(content["layers"]) <= _MAX_LAYERS:
         raise _bad(path, f"it has {len(content['layers'])} layers, where 1 to {_MAX_LAYERS:,} are allowed")
-    kind = Kind("layers", "layer", TABLES)
-    return [_one(path, f"layers.{i}", layer, kind) for i, layer in enumerate(content["layers"])]
+    return [_one(path, f"layers.{i}", layer, _LAYER) for i, layer in enumerate(content["layers"])]
 
 
 def _one(path: Path, place: str, description: Any, kind: Kind) -> Any:
@@ -334,7 +333,7 @@ def _one(path: Path, place: str, description: Any, kind: Kind) -> Any:
         raise _bad(path, text) from None
 
 
-_LOSS = LossKind("losses", "loss", TABLES)
+_LAYER, _LOSS = Kind("layers", "layer", TABLES), LossKind("losses", "loss", TABLES)
 
 
 def _read_vectors(path: Path, content: Mapping[str, Any], network: Network, members: int) -> list[Array]:
