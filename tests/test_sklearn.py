@@ -241,7 +241,7 @@ def test_what_cannot_be_is_said() -> None:
         (
             {"solver": "sgd", "momentum": 0.9, "max_iter": 0},
             r"settings has 2 faults:\n  momentum: is not an option of the solver 'sgd'; leave it out, or"
-            r" take one of these solvers: momentum, nesterov, rmsprop\n  max_iter: ",
+            r" take one that has it: momentum, nesterov, rmsprop\n  max_iter: ",
         ),
         ({"solver": 5}, r"\n  solver: must be the name of an optimizer, .*, not 5"),
         ({"shuffle": "often"}, r"\n  shuffle: "),

@@ -266,7 +266,7 @@ def _has(kind: Any, option: str) -> bool:
 
 def _not_of(kind: Any, name: str) -> str:
     having = ", ".join(other for other, one in OPTIMIZERS.items() if _has(one, _OPTIONS[name]))
-    return f"is not an option of the solver {kind.type!r}; leave it out, or take a solver with it: {having}"
+    return f"is not an option of the solver {kind.type!r}; leave it out, or take one that has it: {having}"
 
 
 def _stopping(settings: Settings, usual: Settings, epochs: Any, loss: str) -> dict[str, Any]:
