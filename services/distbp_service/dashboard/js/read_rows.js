@@ -11,7 +11,7 @@ export function readRows(text, ragged = false) {
       const found = JSON.parse(trimmed);
       return { rows: isRow(found[0]) ? found : [found] };
     } catch (problem) {
-      if (trimmed.includes("{")) return { error: `This is no JSON: ${problem.message}` };
+      if (trimmed.includes("{")) return { error: `This is not JSON: ${problem.message}` };
       // else perhaps several lines, each in brackets
     }
   }
