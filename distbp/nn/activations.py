@@ -15,11 +15,11 @@ _NOWHERE = (math.inf, -math.inf)
 
 @dataclass(frozen=True)
 class Activation:
-    """`keeps`: its derivative cannot be had from its output, so the forward pass keeps it. `flat`: two
-    ranges of the output, both ends included, in which the derivative is nearly zero (below 4 % of its
-    maximum); None where there is none. `trainable` false: the derivative is zero almost everywhere, so it
-    can predict but not train. `positive`: it gives no number below 0. `each_alone` false: an output depends
-    on other numbers of the row."""
+    """`keeps`: the forward pass keeps the derivative, because it does not follow from the output. `flat`:
+    two ranges of the output, both ends included, in which the derivative is nearly zero (below 4 % of its
+    maximum); None: the function does not saturate. `trainable` false: the derivative is zero almost
+    everywhere, so the function can predict but not train. `positive`: no output is below 0. `each_alone`
+    false: an output depends on other numbers of the row."""
 
     name: str
     keeps: bool = False
@@ -32,12 +32,12 @@ class Activation:
 def lower_activation(
     tape: Tape, name: str, x: Ref, bias: Ref, y: Ref | None = None, shared: bool = False
 ) -> tuple[Ref, Callable[[Ref, Ref], None]]:
-    """Emits y <- f(x + bias). Returns y, and what emits dy <- dy * f'(z) and db <- the sum of dy over the
-    rows, given dy and db. `y`: where to write it, may be `x`; None: a new buffer. `bias` and `db` may be
-    ABSENT.
+    """Emits y <- f(x + bias). Returns y and a function (dy, db) that emits dy <- dy * f'(z) and db <- the
+    sum of dy over the rows. `y`: the place of the output, which may be `x`; None: a new buffer. `bias` and
+    `db` may be ABSENT.
 
-    Where training it also counts the rows in which each unit is not saturated. A unit is a number of a
-    sample, or where `shared`, a column, which the rows of a sample share."""
+    In training it also counts the rows in which each unit is not saturated. A unit is a number of a sample.
+    If `shared`, a unit is a column, which all matrix rows of a sample share."""
     activation = ACTIVATIONS[name]
     if y is None:
         y = tape.like(x)
@@ -56,7 +56,7 @@ def lower_activation(
 
 def count_live_rows(tape: Tape, name: str, outputs: Sequence[Ref], kept: Ref) -> None:
     """Watches the columns of outputs of an activation function, as if the outputs lay side by side. In
-    training it emits ops that count the rows in which a column is not flat."""
+    training it emits ops that count the rows in which a column is not saturated."""
     flat = ACTIVATIONS[name].flat
     if flat is not None:
         total = tape.watch(sum(y.columns for y in outputs))

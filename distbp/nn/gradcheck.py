@@ -2,28 +2,28 @@
 
     f'(x) = (f(x + h) - f(x - h)) / 2h + O(h^2)
 
-With h near eps^(1/3) the errors of the formula and of rounding are both about 1e-10. That is enough for
-most coordinates, and a step so small meets few kinks (ReLU, maximum, hinge), which spoil a difference. A
-coordinate that does not agree well is tried again by
+With h near eps^(1/3) the truncation error and the rounding error are both about 1e-10. This accuracy is
+enough for most coordinates, and a small step meets few kinks (ReLU, maximum, hinge), which spoil a
+difference. A coordinate that does not agree well is tried again by
 
     f'(x) = (f(x - 2h) - 8 f(x - h) + 8 f(x + h) - f(x + 2h)) / 12h + O(h^4)
 
-(Abramowitz and Stegun, 25.3.6), which reaches about 1e-12 with h near eps^(1/5), and by the same with
-smaller steps, as a normalization of few rows bends sharply. A wrong gradient disagrees with all of them.
+(Abramowitz and Stegun, 25.3.6). This formula reaches about 1e-12 with h near eps^(1/5). Smaller steps
+follow, because a normalization over few rows bends sharply. A wrong gradient disagrees with all of them.
 
-Among many units there is always a kink near, and where a bias is 0 and inputs are 0 it lies at x itself. So a
+With many units some kink is always near, and with biases and inputs of 0 kinks lie at x itself. So a
 coordinate that still disagrees is tried on each side alone, by
 
     f'(x) = (-3 f(x) + 4 f(x + h) - f(x + 2h)) / 2h + O(h^2)
 
-and the same with -h. Where both sides agree with each other there is no kink, and the gradient is wrong.
-Where they do not, the derivative of one side is right.
+and the same with -h. If both sides agree with each other, there is no kink, and the gradient is wrong. If
+they do not, the derivative of either side is right.
 
-Steps become so small that rounding counts. What it explains is left out of the error.
+For small steps rounding matters. The part of a difference that rounding explains is not counted as error.
 
-Where there are too many coordinates to check each, the derivative along one direction stands for all of them:
+If there are too many coordinates to check each, the derivative along one direction stands for all of them:
 the gradient times a random d of length 1, against (f(x + hd) - f(x - hd)) / 2h. All numbers of d are
-positive. So units that bend at x itself, as those of biases of 0 do, all bend to the same side.
+positive, so units with a kink at x itself (biases of 0) all move to the same side of it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ Vector = NDArray[np.float64]
 
 
 class Difference(NamedTuple):
-    """A central difference: how many steps from x each value lies, with its factor; what the sum is divided
-    by."""
+    """A central difference. points: the offset of each value from x, in steps, and its factor. divisor: the
+    weighted sum is divided by this number times the step."""
 
     points: tuple[tuple[int, int], ...]
     divisor: int
@@ -50,7 +50,7 @@ TWO_POINTS = Difference(((-1, -1), (1, 1)), 2)
 FOUR_POINTS = Difference(((-2, 1), (-1, -8), (1, 8), (2, -1)), 12)
 FIRST_STEP, STEPS = 1e-5, (1e-3, 1e-4, 1e-5)  # with two points, and with four
 SIDE_STEPS = (1e-5, 1e-6, 1e-8)
-ROUNDING = 8 * np.finfo(np.float64).eps  # of a difference, times |f(x)| / step
+ROUNDING = 8 * np.finfo(np.float64).eps  # the rounding error of a difference, times |f(x)| / step
 TOLERANCE = 1e-7
 WELL = 0.1  # the share of the tolerance that two points must reach
 # A coordinate smaller than this share of the largest is judged against that share: it carries its rounding.
@@ -101,7 +101,7 @@ def side_gradients(
         try:
             for side, towards in enumerate((-h, h)):
                 flat[i] = kept + towards
-                h_there = flat[i] - kept  # what the sum has left of it
+                h_there = flat[i] - kept  # the step after rounding
                 near = f(x)
                 flat[i] = kept + 2 * h_there
                 sides[side, place] = (4 * near - 3 * here - f(x)) / (2 * h_there)
@@ -120,7 +120,7 @@ def relative_error(a: Vector, b: Vector, scale: float = 0.0) -> Vector:
 
 
 def _error(a: Vector, b: Vector, scale: float, rounding: float, tolerance: float) -> Vector:
-    """The relative error; where it is above the tolerance, what rounding does not explain of it."""
+    """The relative error. From the tolerance on, the part that rounding explains is subtracted."""
     error = relative_error(a, b, scale)
     large = np.isfinite(error) & (error >= tolerance)
     size = np.maximum(np.maximum(np.abs(a), np.abs(b)), scale)
@@ -130,8 +130,8 @@ def _error(a: Vector, b: Vector, scale: float, rounding: float, tolerance: float
 
 @dataclass(frozen=True)
 class Worst:
-    """The coordinate of one part that disagrees most. `index` counts from the start of the part; None: it is
-    the direction. `checked`: how many of the `size` coordinates of the part were."""
+    """The coordinate of one part that disagrees most. `index` counts from the start of the part; None: the
+    values are derivatives along a direction. `checked`: the number of checked coordinates, of `size`."""
 
     part: str
     index: int | None
@@ -144,7 +144,7 @@ class Worst:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found; `parts` in the order of the vector, only those with a checked coordinate."""
+    """The result of a check. `parts`: in the order of the vector, without parts that were not checked."""
 
     parts: tuple[Worst, ...]
     tolerance: float
@@ -187,10 +187,10 @@ def check(
     """Compare `analytic` (like `x`) with central differences of `f` at `x`; see `numeric_gradient`.
 
     `parts`: name -> slice of the flat vector, for the report (None: one part called "x"). `indices`: flat
-    coordinates to check (None: all). `draw`: of a direction for each part of which some coordinates are not
-    checked (None: no directions). Copies `analytic` first, so `f` may overwrite it. Costs 2 calls of `f` for
-    each coordinate or direction, 6 to 14 where it is tried again, and up to 12 more near a kink. `watch` is
-    called after each coordinate, with how many of how many are done.
+    coordinates to check (None: all). `draw`: draws a direction for each part with unchecked coordinates
+    (None: no directions). Copies `analytic` first, so `f` may overwrite it. Costs 2 calls of `f` for each
+    coordinate or direction, 6 to 14 if it is tried again, and up to 12 more near a kink. `watch(done, total)`
+    is called after each coordinate. Raises ValueError for shapes that differ or nothing to check.
     """
     chosen = np.arange(x.size) if indices is None else np.asarray(indices, dtype=np.intp)
     if analytic.shape != x.shape:
@@ -227,7 +227,8 @@ def _along(
     scale: float,
     tolerance: float,
 ) -> tuple[float, float, float]:
-    """Along a direction of a part, a view `x` of all: the claimed derivative, the numeric one, the error."""
+    """The claimed derivative along a random direction, the numeric derivative, and the error. x: the view of
+    a part of the vector, changed in place and restored."""
     direction, kept = draw.uniform(0.5, 1.5, len(x)), x.copy()
     direction /= np.linalg.norm(direction)
 
@@ -252,9 +253,9 @@ def _compare(
     scale: float,
     tolerance: float,
 ) -> tuple[Vector, Vector]:
-    """Of one coordinate, (1,) each: the numeric derivative nearest to the claimed one, and its error."""
+    """The numeric derivative nearest to the claimed one, and its error, for one coordinate; (1,) each."""
     numeric = numeric_gradient(f, x, chosen, FIRST_STEP, TWO_POINTS)
-    error = relative_error(claimed, numeric, scale)  # all of it: rounding explains much at such a step
+    error = relative_error(claimed, numeric, scale)  # rounding included: it is large at this step
     if error < WELL * tolerance:
         return numeric, error
     for step in STEPS:

@@ -1,4 +1,4 @@
-"""The metrics of a network with several outputs: those of each, under the name of the output."""
+"""The metrics of a network with several outputs: each output has metrics, named `output.metric`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from distbp.nn.metrics import BoundMetric, Frame, Sums, metrics_for
 def metrics_of(
     heads: Heads, names: Sequence[str] | None = None, frame: Frame | None = None
 ) -> list[BoundMetric]:
-    """`metrics_for` of every output. Of several outputs a name is that of the output and of the metric,
-    `digit.accuracy`; outputs and targets are then those of all, side by side, and so is `frame`.
+    """`metrics_for` every output. With several outputs a name joins the names of output and metric, as in
+    `digit.accuracy`. Outputs, targets and `frame` then hold the columns of all outputs, side by side.
 
     Raises JobError with a fault at `metrics.<i>` for every name that is not known or does not apply.
     """
@@ -26,7 +26,7 @@ def metrics_of(
     faults: list[Fault] = []
     bound: dict[str, BoundMetric] = {}
     for i, name in enumerate(names):
-        # A name of a layer may hold dots.
+        # The name of a layer may contain dots.
         fits = [head for head in heads if name.startswith(f"{head.name}.")]
         if not fits:
             known = ", ".join(head.name for head in heads)
@@ -44,7 +44,7 @@ def metrics_of(
 
 
 def _own(head: Head, names: Sequence[str] | None, frame: Frame | None) -> list[BoundMetric]:
-    """The metrics of one output, for the outputs and targets of all."""
+    """The metrics of one output. They take the outputs and targets of all and pick its columns."""
     own = None if frame is None else frame.part(head.targets)
     return [_of_head(metric, head) for metric in metrics_for(head.loss, head.shape, names, own)]
 

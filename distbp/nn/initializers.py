@@ -1,23 +1,23 @@
-"""Initializers: how a parameter tensor is drawn before the first step.
+"""Initializers: the rules by which parameter tensors are drawn before the first step.
 
 The contract: an initializer is a frozen dataclass of its options, with one method
 
     draw(shape, fan_in, fan_out, generator) -> float64 array of `shape`
 
-that draws from `generator` alone. Values are drawn in float64 whatever the job's dtype, so a float32 job
-starts from the rounded weights of the float64 one. `fan_in` and `fan_out` are the numbers of inputs and
-outputs of one unit (`ParameterSpec`): the scaled initializers choose their spread by them, so that signals
-neither grow nor fade from layer to layer. One that looks at the training rows says in `by_data` what it is
-for; what it draws is then changed by them (`distbp.engine.starting`).
+that draws from `generator` alone. Values are drawn in float64 for every dtype, so a float32 job starts from
+the rounded weights of the float64 job. `fan_in` and `fan_out` are the numbers of inputs and outputs of one
+unit (`ParameterSpec`). The scaled initializers choose their variance by them, so that signals neither grow
+nor fade from layer to layer. An initializer that looks at the training rows names in `by_data` the tensor
+that it sets. `distbp.engine.starting` then changes the drawn values by these rows.
 
     family   variance               keeps                        source
     glorot   2 / (fan_in + fan_out) both passes (sigmoid, tanh)  Glorot and Bengio, AISTATS 2010, equation 16
     he       2 / fan_in             the forward pass with ReLU   He et al., ICCV 2015, equation 10
     lecun    1 / fan_in             the forward pass, linear     LeCun et al., "Efficient BackProp", 1998
 
-Each comes as a normal, and as a uniform distribution of the same variance (limits +- sqrt(3 * variance)).
+Each family has a normal distribution and a uniform one of the same variance (limits +- sqrt(3 * variance)).
 They are PyTorch's `xavier_*`, `kaiming_*` (fan_in mode, gain sqrt 2) and `kaiming_*` with gain 1. The normal
-ones are not truncated (Keras truncates at two standard deviations).
+distributions are not truncated (Keras truncates at two standard deviations).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Float64Array = NDArray[np.float64]
 
 
 class Initializer(Protocol):
-    """What every initializer dataclass offers. `type` is its name in a job."""
+    """The interface of every initializer dataclass. `type` is its name in a job."""
 
     by_data: ClassVar[str]
 
@@ -218,7 +218,7 @@ class UnitVariance(InitializerFacts):
         return generator.standard_normal(shape)
 
     def factors(self, sums: Float64Array) -> Float64Array:
-        """What to multiply the weights of each unit by. sums: (rows, units)."""
+        """The factors on the weights of each unit, (units,). sums: (rows, units), the weighted sums."""
         deviation = sums.std(axis=0)
         constant = ~(deviation > 1e-9 * np.abs(sums).max(axis=0, initial=0.0))
         return 1 / np.where(constant, 1.0, deviation)
@@ -241,7 +241,7 @@ class DataPoints(InitializerFacts):
         return _normal(shape, 2 / (self.points + 1), generator)
 
     def values(self, sums: Float64Array, generator: np.random.Generator) -> Float64Array:
-        """The biases, (units,). sums: (rows, units), with the weights as they are."""
+        """The biases, (units,). sums: (rows, units), the weighted sums with the current weights."""
         shape = (self.points, sums.shape[1])
         rows = generator.integers(0, len(sums), shape)
         shares = generator.standard_exponential(shape)
@@ -258,7 +258,7 @@ class Values(InitializerFacts):
     values: tuple[float, ...] = option(help="every element, row by row", min_length=1)
 
     def check(self, name: str, shape: Shape) -> None:
-        """Raises ValueError where the tensor has another number of elements."""
+        """Raises ValueError if the tensor has another number of elements."""
         if len(self.values) != math.prod(shape):
             raise ValueError(
                 f"its {name} has {math.prod(shape)} numbers (shape {list(shape)}), but the initializer gives"

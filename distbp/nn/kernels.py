@@ -1,10 +1,14 @@
 """Kernel sets: which functions compute matrix products, and whether ops are compiled.
 
-Five sets: "numpy"; "numba", compiled ops with the products of NumPy's OpenBLAS, and with AVX2 small float32
-products of our own (`distbp.machine.own_products.direct`); "fma", the same with large float32 products of
-our own (`.vector_product`); "mkl", with MKL's products (optional); and "amx", with large float32 products on
-the processor's matrix unit (`.tile_product`). They round differently, so the name of the set is part of the
-numerics fingerprint: every process of a job uses the same one.
+    numpy  NumPy's definitions of the ops; nothing is compiled
+    numba  compiled ops, products by NumPy's OpenBLAS; with AVX2, small float32 products by our own code
+           (`distbp.machine.own_products.direct`)
+    fma    as numba, and large float32 products by our own code (`.vector_product`)
+    mkl    compiled ops, products by MKL (optional)
+    amx    compiled ops, large float32 products on the processor's matrix unit (`.tile_product`)
+
+The sets round differently, so the name of the set is part of the numerics fingerprint: every process of a job
+uses the same set.
 """
 
 from __future__ import annotations
@@ -22,17 +26,17 @@ Products = Callable[[np.dtype[Any]], Gemm]
 
 
 class Chosen(Protocol):
-    """Gives the functions that compute the products of a job. `ours`: whether any product is for our own
-    code."""
+    """Returns the functions that compute the products of a job. `ours` false: no product is for our own
+    code, so none of it is compiled."""
 
     def __call__(self, dtype: np.dtype[Any], ours: bool = True) -> Gemm: ...
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """A kernel set. `gemm(dtype)`: who computes products in compiled ops; None: nothing is compiled. least:
-    rows, columns and terms of the smallest large product that our own code computes; 0 where it computes
-    none. direct: whether it computes small products."""
+    """A kernel set. `gemm`: see `Chosen`; None: nothing is compiled. least: our own code computes large
+    products with at least this number of rows, columns and terms; 0: it computes none. direct: whether our
+    own code computes small products."""
 
     name: str
     gemm: Chosen | None = None
@@ -56,7 +60,7 @@ def load(name: str) -> Kernels:
 
 
 def _numba() -> Kernels:
-    from distbp.machine import jit  # noqa: F401 - loads Numba, or says that it is not there
+    from distbp.machine import jit  # noqa: F401 - loads Numba, or raises ImportError
 
     products = blas.openblas()
     chosen = None if products is None else _with_own(products, 0, **_direct())
@@ -85,7 +89,7 @@ def _amx() -> Kernels:
 
 
 def _direct() -> dict[str, Callable[[], int]]:
-    """Our function for small products, where it is faster than OpenBLAS's."""
+    """The field of `Gemm` for our function for small products; {} if this machine uses OpenBLAS's."""
     if not blas.small_are_ours():
         return {}
     from distbp.machine.own_products.direct import direct_sgemm
@@ -94,8 +98,8 @@ def _direct() -> dict[str, Callable[[], int]]:
 
 
 def _with_own(others: Products, least: int, **own: Callable[[], int]) -> Chosen:
-    """The products of a library, with our own in the fields of `Gemm` that `own` names. Ours are compiled,
-    which takes seconds, only if a job has a product for them."""
+    """The products of a library, with our own functions in the fields of `Gemm` that `own` names. They are
+    compiled, which takes seconds, only if a job has a product for them."""
 
     def gemm(dtype: np.dtype[Any], ours: bool = True) -> Gemm:
         found = others(dtype)

@@ -1,4 +1,4 @@
-"""How a network becomes a list of ops: forward layer by layer, the loss, backward in reverse."""
+"""Lowers a network to a list of ops: the layers forward, the loss, the layers backward in reverse."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from distbp.nn.sharing import join_parts, part_buffers
 from distbp.nn.tape import BOUND_TOTAL, ENTRY, LONGEST, LOSS, Ref, Row, Space, Tape, Watched, merged
 from distbp.nn.wiring import DATA
 
-Parts = Mapping[tuple[int, str], Ref]  # of the gradient of a shared tensor, by layer and name
+Parts = Mapping[tuple[int, str], Ref]  # what each user adds to the gradient of a shared tensor
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A network on the tape; the places are those of the planned tape.
+    """A network on the tape. All places are those of the planned tape.
 
-    `outputs`: of the last layer, or of several layers side by side. `activations`: the output of every layer;
-    `channels_last` says how its images lie, which is plain with `forward_only`. `gradients`: of the loss with
-    respect to the activations, as each layer's backward pass takes them; None for a layer without one.
-    `entry_gradient`: the same for the output of the entry. `parts`: of the gradient of a tensor that several
-    layers use, by layer and name. `losses`, `loss_gradients`, `own_totals`: for each output the losses of its
-    numbers, the gradient with respect to it, and the sum of the losses; () where no loss was given.
-    `watched`: where the live rows of units are counted. `constants`: the space of constants. `labels`,
-    `totals`, `states`: how many numbers those spaces have."""
+    `outputs`: the output of the last layer, or of several layers side by side. `activations`: the output of
+    every layer. `channels_last`: the layout of each, if it holds images; false with `forward_only`.
+    `gradients`: the gradient of the loss with respect to each activation, as the layer's backward pass takes
+    it; None for a layer without a backward pass. `entry_gradient`: the same for the output of the entry.
+    `parts`: see `Parts`, by layer and name. `losses`, `loss_gradients`, `own_totals`: for each output the
+    losses of its numbers, the gradient with respect to it, and the sum of the losses; () without a loss.
+    `watched`: the places of the counts of live rows. `constants`: the space of constants. `labels`, `totals`,
+    `states`: the number of elements of these spaces."""
 
     rows: list[Row]
     work: int
@@ -52,14 +52,14 @@ class Lowered:
 
     @property
     def live(self) -> int:
-        """How many units are watched, whose live rows stand behind the first totals."""
+        """The number of watched units. The counts of their live rows follow the first TOTALS numbers."""
         return sum(one.units for one in self.watched)
 
 
 @dataclass
 class _Passes:
-    """A network that is being lowered. values: the data, then what each layer gives. taken: what each layer
-    was given."""
+    """A network that is being lowered. values: the data, then the output of each layer. taken: the inputs of
+    each layer."""
 
     network: Network
     tape: Tape
@@ -68,7 +68,7 @@ class _Passes:
     taken: list[list[Value]]
     backwards: list[Backward]
     enter: Backward | None = None
-    begins: Ref | None = None  # of each row whether a series begins, where rows are windows of series
+    begins: Ref | None = None  # whether a series begins in each row; None: rows are not windows of series
 
 
 def lower(
@@ -79,9 +79,9 @@ def lower(
     training: bool = False,
     forward_only: bool = False,
 ) -> Lowered:
-    """The network as a list of ops, for slices of at most `most_rows` rows; `training`: with the backward
-    pass, which fills the gradient space, unless `forward_only`. The outputs of a network without layers are
-    the data."""
+    """The network as a list of ops, for slices of at most `most_rows` rows. `training`: the forward pass is
+    that of training. Unless `forward_only`, the backward pass follows and fills the gradient space. The
+    outputs of a network without layers are the data."""
     tape, back = Tape(most_rows, network.dtype, training), training and not forward_only
     parts = part_buffers(tape, network.shared_gradients) if back else {}
     passes = _Passes(network, tape, parts, [], [], [])
@@ -125,19 +125,19 @@ def lower(
 
 
 def _by_answer(network: Network, given: list[Ref]) -> list[Ref]:
-    """The outputs with a row for each target, where a row of the slice has several."""
+    """The outputs with one matrix row for each target. A window of a series has a target for each step."""
     if network.carry is None:
         return given
     return [ref.reshaped(ref.columns // network.answers, network.answers) for ref in given]
 
 
 def _state_columns(network: Network) -> int:
-    """How many numbers all layers carry for one row."""
+    """The number of elements that all layers carry for one row."""
     return sum(state.shape[-1] for state in network.states)
 
 
 def _joined(tape: Tape, parts: Sequence[Ref]) -> Ref:
-    """The outputs side by side."""
+    """A new buffer with the outputs side by side."""
     out, first = tape.work(sum(part.columns for part in parts)), 0
     for part in parts:
         tape.emit("copy_columns", part, out, whole=(0, first, part.columns))
@@ -146,7 +146,7 @@ def _joined(tape: Tape, parts: Sequence[Ref]) -> Ref:
 
 
 def _apart(tape: Tape, heads: Heads, given: Sequence[Ref]) -> list[Ref]:
-    """The outputs, one for each head: columns of the data where no layer gave them."""
+    """The outputs, one for each head. In a network without layers they are columns of the data."""
     if len(given) == len(heads):
         return list(given)
     parts = []
@@ -175,7 +175,7 @@ def _forward(passes: _Passes) -> None:
 
 
 def _data(passes: _Passes) -> tuple[Value, Backward | None]:
-    """What the layers take as the data, and the backward pass of the entry."""
+    """The value that the layers take as the data, and the backward pass of the entry (None: no entry)."""
     network, tape = passes.network, passes.tape
     size, shape = math.prod(network.input_shape), network.input_shape
     rows = Ref(Space.INPUTS, 0, math.prod(network.row_shape), 1)
@@ -187,7 +187,7 @@ def _data(passes: _Passes) -> tuple[Value, Backward | None]:
     lengths, last = tape.work(1), int(network.carry is not None)
     if last:
         passes.begins = tape.work(1)
-    if network.ids_below is not None:  # they stay where they lie
+    if network.ids_below is not None:  # ids are not copied
         tape.emit("last_id", rows, lengths, whole=(last,))
         tape.emit("longest", lengths, LONGEST, whole=(shape[0], 0))
         if passes.begins is not None:
@@ -222,8 +222,9 @@ def _lowering(passes: _Passes, index: int, wanted: tuple[bool, ...]) -> Lowering
 
 
 def _carried(passes: _Passes, index: int) -> Carried | None:
-    """The states of a layer; None where it has none, or rows are no windows of series. Where it is trained
-    they stand in the flat vector, those after the window in the gradient; else in a space of their own."""
+    """The states of a layer; None if it has no states or rows are not windows of series. In training the
+    states before a window stand in the flat vector, and those after it in the gradient. Otherwise they have
+    a space of their own."""
     network, tape = passes.network, passes.tape
     own = [state for state in network.states if state.layer == index]
     if passes.begins is None or not own:
@@ -242,7 +243,7 @@ def _carried(passes: _Passes, index: int) -> Carried | None:
 
 def _backward(passes: _Passes, losses: Sequence[Ref]) -> dict[int, Ref]:
     """Emits the backward pass. losses: the gradient of the loss with respect to each output. Returns the
-    gradient of the output of each layer that has one, and of what the entry gives."""
+    gradients with respect to the outputs of trained layers and of the entry, by number."""
     network, tape = passes.network, passes.tape
     gradients = {
         number: _like(passes, number, dy, False) for number, dy in zip(network.outputs, losses, strict=True)
@@ -270,14 +271,14 @@ def _backward(passes: _Passes, losses: Sequence[Ref]) -> dict[int, Ref]:
 
 
 def _like(passes: _Passes, source: int, d: Ref, channels_last: bool) -> Ref:
-    """The gradient with respect to an output, as that lies. channels_last: whether `d` does."""
+    """The gradient `d` in the layout of the output of `source`. channels_last: the layout of `d`."""
     shape = passes.network.shapes[source + 1]
     value = Value(d.reshaped(math.prod(shape), 1), shape, channels_last=channels_last)
     return turned(passes.tape, value, passes.values[source + 1].channels_last).ref
 
 
 def _bound_the_rest(network: Network, tape: Tape) -> None:
-    """Bounds what no product has bounded."""
+    """Emits bounds of all parts of the gradient that no product has bounded."""
     products = {
         row.refs[2].start for row in tape.rows if row.op.form == "tn" and row.refs[2].space == Space.GRADIENT
     }
