@@ -1,1 +1,1 @@
-"""What every room needs: errors, options, settings, random streams, storage, the fixed tree."""
+"""The parts that every room uses: errors, options, settings, random streams, storage, the fixed tree."""

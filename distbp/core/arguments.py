@@ -1,5 +1,6 @@
-"""What callers give: checked where it comes in, so that a wrong kind is said in words and not by a traceback
-from far inside. Everything here raises ArgumentError, which names the argument and what to give."""
+"""Checks of callers' arguments, made at the entry of a function: a wrong type then gives a message in words,
+not a traceback from deep inside. Every check raises ArgumentError, which names the argument and what to give.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +19,22 @@ def kind_of(value: Any) -> str:
 
 
 def check_kind(value: Any, kinds: type | tuple[type, ...], what: str, instead: str) -> None:
-    """`what`: the argument. `instead`: what it must be, in words."""
+    """Raises ArgumentError unless `value` is of one of `kinds`. `what`: the argument's name. `instead`: the
+    values that are allowed, in words."""
     if not isinstance(value, kinds):
         raise ArgumentError(f"{what} must be {instead}, not {kind_of(value)}")
 
 
 def path_given(value: Any, what: str) -> Path:
-    """A path from the root; a `~` at its beginning is the user's own folder. Raises StorageError where the
-    working directory is gone."""
+    """`value` as an absolute path; a leading `~` stands for the user's home folder. Raises ArgumentError, and
+    StorageError if the working directory was deleted."""
     check_kind(value, (str, os.PathLike), what, "a path (text or pathlib.Path)")
     return absolute(value)
 
 
 def workers_given(value: Any, *, auto: bool = False) -> Any:
-    """A number of workers as an int, or with `auto` also "auto" or None."""
+    """`value` as an int from 0 to MAX_WORKERS. `auto`: "auto" and None are allowed too, and returned as they
+    are. Raises ArgumentError."""
     if auto and (value is None or (isinstance(value, str) and value == "auto")):
         return value
     whole = hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "ndim", 0) == 0

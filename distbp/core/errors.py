@@ -3,7 +3,7 @@
     DistbpError
     ├── JobError            the job is at fault: every fault at once, each with its path
     │   └── NoMemoryError       the job needs more memory than is free now, but not more than there is
-    ├── ArgumentError       a function was given something else than it takes; a ValueError, too
+    ├── ArgumentError       a function was given an argument that it does not take; also a ValueError
     ├── SettingsError       an environment variable has a value that is not allowed
     ├── DataError           a data file or array is at fault: file, row and column where known
     │   └── HostileFileError    a file that claims or hides more than it may hold
@@ -14,7 +14,7 @@
     │       └── QuotaError          the disk that a service gives a job is used up
     ├── ModelError          a saved model cannot be read, or does not fit the data given to it
     ├── Interrupted         stopped by a signal after a checkpoint was written
-    ├── RemoteError         a service refused what it was asked
+    ├── RemoteError         a service refused a request
     │   └── UnreachableError    no service is known, or none answers
     ├── JobFailedError      a job on a service has failed
     │   └── JobCancelledError   a job on a service was cancelled
@@ -45,8 +45,8 @@ class DistbpError(Exception):
     """The root. `str(error)` is a message for a person: what happened and what to do."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own __reduce__ calls the constructor with `args`, which breaks every subclass
-        # whose constructor takes something else than the message.
+        # Exception's own __reduce__ calls the constructor with `args`. That fails for every subclass whose
+        # constructor takes other arguments than the message.
         return _rebuild, (type(self), self.args, self.__dict__.copy())
 
 
@@ -61,19 +61,20 @@ class Fault:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-MOST_FAULTS = 50  # that an error names; it counts the others
-_PATH, _MESSAGE = 200, 2000  # characters of a fault
+MOST_FAULTS = 50  # the most faults that an error lists; it counts the others
+_PATH, _MESSAGE = 200, 2000  # the most characters of a fault's path and message
 
 
 def cut(text: str, most: int) -> str:
-    """`text`, without its end where it has more than `most` characters."""
+    """`text`, shortened to `most` characters, with "..." at its end, if it is longer."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 class JobError(DistbpError):
-    """A job that cannot be trained. `faults` lists every fault found, not only the first; where they are more
-    than `MOST_FAULTS`, the last one counts the others. more: how many are not in `faults`. `drawing`: lines
-    of text that show the network, below the faults; "" for none."""
+    """A job that cannot be trained. `faults` lists every fault found, not only the first. If there are more
+    than `MOST_FAULTS`, the last entry counts the rest. `source`: where the job came from, for the message.
+    `more`: the number of faults that the caller left out of `faults`. `drawing`: lines of text that show the
+    network below the faults; "": none."""
 
     def __init__(
         self, faults: Sequence[Fault], source: str = "the job", more: int = 0, drawing: str = ""
@@ -91,7 +92,7 @@ class JobError(DistbpError):
         super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults), *below]))
 
     def within(self, source: str) -> JobError:
-        """The same, of a job that came from `source`."""
+        """The same error for a job that came from `source`."""
         return JobError(self.faults, source, drawing=self.drawing)
 
 
@@ -116,9 +117,9 @@ class HostileFileError(DataError):
 
 
 class NumericsError(DistbpError):
-    """NaN or Inf, found before the update: the parameters are still those of the last good step.
+    """NaN or Inf was found before the update, so the parameters are still those of the last good step.
 
-    `rows` are row numbers of the training set (0-based, as in the file), at most ten.
+    `rows`: numbers of the training rows at fault (0-based, as in the file), at most ten.
     """
 
     def __init__(
@@ -155,8 +156,9 @@ class ModelError(DistbpError):
 
 
 class Interrupted(DistbpError):  # noqa: N818 - named after what happened, like KeyboardInterrupt
-    """Training stopped on request. `run_dir` can be resumed from `step`; None: no step was begun. run_dir: ""
-    where there is none yet. `signal_name`: who asked."""
+    """Training stopped on request. `run_dir`: the run directory, which can be resumed; "": there is none yet.
+    `step`: the last step done, of which there is a checkpoint; None: training had not begun. `signal_name`:
+    the signal or the caller that asked for the stop."""
 
     def __init__(self, run_dir: str, step: int | None, signal_name: str = "") -> None:
         self.run_dir = run_dir
@@ -169,8 +171,9 @@ class Interrupted(DistbpError):  # noqa: N818 - named after what happened, like 
 
 
 class RemoteError(DistbpError):
-    """`code` is for programs (`not_found`, `unauthorized`, ...; "" where nobody gave one). `status`: of HTTP,
-    0 where there was no answer. `param`: the field or header at fault, or None."""
+    """A service refused a request. `code`: the reason, for programs (`not_found`, `unauthorized`, ...); "":
+    none was given. `status`: the HTTP status; 0: there was no answer. `param`: the field, header or argument
+    at fault, or None."""
 
     def __init__(self, message: str, *, code: str = "", status: int = 0, param: str | None = None) -> None:
         self.code = code
@@ -184,7 +187,7 @@ class UnreachableError(RemoteError):
 
 
 class JobFailedError(DistbpError):
-    """`code`: the kind of error (`numerics`, `data`, `job`, `runner_died`, ...); `job_id`: which job."""
+    """The job `job_id` has failed. `code`: the kind of error (`numerics`, `data`, `runner_died`, ...)."""
 
     def __init__(self, job_id: str, message: str, code: str = "") -> None:
         self.job_id = job_id

@@ -1,4 +1,4 @@
-"""Faster imports of large packages, a faster end after them, and the message for one that is missing."""
+"""Faster imports of large packages, a faster exit after them, and the message about a missing package."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contextlib import contextmanager
 def without_collections() -> Iterator[None]:
     """Turns off the garbage collector within this block.
 
-    An import makes many objects and leaves almost no garbage. The collector takes an eighth of the time in
-    which Ray and Numba are imported."""
+    An import makes many objects and leaves almost no garbage. While Ray and Numba are imported, the collector
+    would take an eighth of the time."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -24,10 +24,10 @@ def without_collections() -> Iterator[None]:
 
 
 def without_collections_at_the_end() -> None:
-    """Has this process end without the garbage collector: for programs of ours.
+    """Makes this process exit without garbage collection. Only distbp's own programs call this.
 
-    At its end the interpreter collects again and again, through all that was imported. That takes a fifth of
-    the time of a short command, and what it finds would end with the process anyway."""
+    At exit the interpreter collects several times and visits every imported object. That takes a fifth of the
+    time of a short command, and frees only memory that the system takes back anyway."""
     atexit.register(gc.freeze)
 
 

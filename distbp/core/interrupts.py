@@ -1,5 +1,5 @@
-"""Asking a run to stop, or for another number of workers: by a `Control`, which Ctrl-C and SIGTERM, the
-service's runner and everybody else use alike. It is done between steps, never in the middle of one.
+"""Requests to a run: to stop, or to use another number of workers. Ctrl-C, SIGTERM, the service's runner and
+callers all use a `Control`. The run obeys between two steps, never in the middle of one.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Control:
-    """Give it to `train` or `resume`, and call it from any thread, or from a signal handler, while they wait.
+    """Controls one run of `train` or `resume`. Its methods may be called from any thread, or from a signal
+    handler, while the run goes on.
 
-    Calls return at once; what came of them is told as a `TeamChanged` event. It serves one run: once it was
-    told to stop it stays so, and a run that it is given to afterwards stops before it begins.
+    Calls do not wait. A `TeamChanged` event tells the number of workers after a change. A request to stop is
+    final: a run that starts with a stopped `Control` raises Interrupted before its first step.
     """
 
-    # Without a lock: a signal handler may interrupt the very call that holds it. Each access is one operation
-    # that no thread can be in the middle of.
+    # There is no lock, as a signal handler may interrupt the very call that holds it. Each access is a single
+    # atomic operation.
 
     def __init__(self) -> None:
         self._scales: deque[int] = deque(maxlen=1)
-        self.stopped_by = ""  # who asked for the end; empty while nobody has
+        self.stopped_by = ""  # who asked to stop; "": nobody yet
 
     def scale(self, workers: int) -> None:
-        """Asks for another number of workers. It changes the time, never the result. Raises ArgumentError."""
+        """Asks for another number of workers, which changes the time, never the result. Raises
+        ArgumentError."""
         self._scales.append(workers_given(workers))
 
     def stop(self, by: str = "a call of stop()") -> None:
-        """Asks for a checkpoint and an end: `train` raises Interrupted, and `resume` goes on later. `by`: who
-        asks, for the error's text."""
+        """Asks the run to write a checkpoint and stop: `train` then raises Interrupted, and `resume` can go
+        on later. `by`: who asks, for the error's text; the first call counts."""
         self.stopped_by = self.stopped_by or by
 
     @property
@@ -46,7 +48,7 @@ class Control:
         return bool(self.stopped_by)
 
     def asked(self) -> int | None:
-        """The workers asked for since the last call; None: nobody asked. For the trainer."""
+        """The number of workers requested last since the previous call; None: no request. For the trainer."""
         try:
             return self._scales.pop()
         except IndexError:
@@ -54,20 +56,22 @@ class Control:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM where nothing has to be finished first. It ends whatever Ctrl-C ends."""
+    """Raised for SIGTERM when nothing must be finished first. Code that handles Ctrl-C handles it, too."""
 
 
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """What SIGTERM does to a command: once. Then its last words are not interrupted."""
+    """The SIGTERM handler of a command: raises Terminated. Further SIGTERMs are ignored, so that the command
+    can print its last message."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated
 
 
 class Interrupts:
-    """Within the block SIGINT and SIGTERM stop `control`, however often they come; a second SIGINT also
-    interrupts at once.
+    """Within this block, SIGINT and SIGTERM call `control.stop`. A second SIGINT also raises
+    KeyboardInterrupt at once.
 
-    Outside the main thread of a process signals cannot be caught; then `control` is the only way.
+    Python handles signals in the main thread only. In other threads this block changes nothing, and
+    `control` is the only way to stop.
     """
 
     def __init__(self, control: Control) -> None:
@@ -77,14 +81,14 @@ class Interrupts:
 
     @contextmanager
     def at_once(self, run_dir: str = "") -> Iterator[None]:
-        """For work that leaves nothing behind, and may take long: within the block a signal interrupts it.
-        Raises Interrupted where the run is to stop. run_dir: that can be gone on with."""
+        """Within this block, a signal interrupts at once. For work that may take long and leaves nothing
+        behind. Raises Interrupted if the run is to stop. run_dir: the directory to resume, for the error."""
         self._check(run_dir)
         try:
             self._at_once = True
             yield
         except KeyboardInterrupt:
-            if not self._control.stopping:  # it came from elsewhere
+            if not self._control.stopping:  # not raised by `_handle`
                 raise
         finally:
             self._at_once = False
@@ -101,14 +105,14 @@ class Interrupts:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # A command that was stopped has only its last words to say.
+        # A command that was stopped only prints its last message: no signal may interrupt that.
         leaving = self._control.stopping and self._former.get(signal.SIGTERM) is terminate
         for number, handler in self._former.items():
             signal.signal(number, signal.SIG_IGN if leaving else handler)
         self._former.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTERM:  # a storm of them would nest handlers without end
+        if number == signal.SIGTERM:  # many signals in a row would nest handlers without end
             signal.signal(number, signal.SIG_IGN)
         again = self._control.stopping
         self._control.stop(signal.Signals(number).name)

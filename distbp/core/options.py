@@ -8,7 +8,7 @@ default, so that validation, JSON Schema, and the reference in the docs all come
         type: Literal["momentum"] = "momentum"
         learning_rate: float = option(0.1, gt=0, help="step size")
 
-`registry()` makes the read-only table of a kind, by the value of `type`.
+`registry()` makes the read-only table of such dataclasses, with the values of `type` as keys.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ REQUIRED: Any = dataclasses.MISSING
 
 
 class OptionError(ValueError):
-    """Options that do not go together, from the `__post_init__` of a dataclass: the field at fault, and what
-    is wrong."""
+    """Options contradict each other. Raised in the `__post_init__` of a dataclass. `field`: the option at
+    fault."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -32,10 +32,10 @@ class OptionError(ValueError):
 
 def option(default: Any = REQUIRED, *, help: str, path: bool = False, **bounds: Any) -> Any:
     """A dataclass field with a default, a one-line help and bounds (`gt`, `ge`, `lt`, `le`, `min_length`;
-    `each`: the least whole number of one or of a pair).
+    `each`: the least value of a whole number, or of each of a pair).
 
-    Without a default the field is required. `path`: it names a file. The bounds are checked
-    by `distbp.job`, not here.
+    A field without a default is required. `path`: whether the option names a file. `distbp.job` checks the
+    bounds, not this function.
     """
     metadata = {"help": help, "path": path, "bounds": bounds}
     if isinstance(default, list | dict):
@@ -44,18 +44,19 @@ def option(default: Any = REQUIRED, *, help: str, path: bool = False, **bounds: 
 
 
 def paths(kind: Any) -> tuple[str, ...]:
-    """The options of a dataclass, or of an instance of one, that name files."""
+    """The names of the options that name files. kind: a dataclass or an instance."""
     return tuple(field.name for field in dataclasses.fields(kind) if field.metadata.get("path"))
 
 
 def choosing(kind: Any, choices: str) -> tuple[str, ...]:
-    """The options of a dataclass, or of an instance of one, that take a row of the table `choices`."""
+    """The names of the options that take a row of the table `choices`. kind: a dataclass or an instance."""
     found = dataclasses.fields(kind)
     return tuple(field.name for field in found if field.metadata.get("bounds", {}).get("choices") == choices)
 
 
 def registry(*kinds: type) -> Mapping[str, type]:
-    """The read-only table of a kind: the value of each dataclass's `type` field -> the dataclass."""
+    """A read-only table: the default of each dataclass's `type` field -> the dataclass. Raises ValueError if
+    two dataclasses have the same one."""
     table: dict[str, type] = {}
     for kind in kinds:
         name = str(next(f.default for f in dataclasses.fields(kind) if f.name == "type"))

@@ -1,9 +1,9 @@
 """The fixed binary tree over shard numbers, in which all sums are combined.
 
-Floating-point addition is not associative, so the order of a sum is part of its result. Here the order
-belongs to the job: node [lo, hi) is the sum of its two halves, split at the largest power of two that leaves
-something on the right. A *block* is a range that is a node of the tree. A worker that hosts a block sends
-one vector, already summed; the server joins blocks upward. Any split of the shards into blocks
+Floating-point addition is not associative, so the result of a sum depends on its order. The number of shards
+alone decides the order: node [lo, hi) is the sum of its two parts, and the left part has the largest power of
+two that is below hi - lo. A *block* is a range of shards that is a node of the tree. A worker that hosts a
+block sends one vector, already summed. The server joins blocks upward. Every split of the shards into blocks
 gives the same bits.
 
                  [0,6)
@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Sums over the flat vector are taken in pieces of so many numbers, and then over the pieces in order. Part of
-# the numerics.
+# Sums over the flat vector are computed for pieces of this many numbers. Then the sums of the pieces are
+# added in order. Part of the numerics.
 PIECE = 32768
 
 
@@ -37,14 +37,14 @@ class Block(NamedTuple):
 
 
 class Join(NamedTuple):
-    """Add what stands at place `right` to what stands at place `left` (places in a list of blocks)."""
+    """One addition: the sum at `right` is added to the sum at `left`. Both are places in a list of blocks."""
 
     left: int
     right: int
 
 
 def middle(block: Block) -> int:
-    """Where a node of two or more shards is split."""
+    """The shard at which a node of two or more shards is split: the first one of the right part."""
     return block.start + (1 << ((block.size - 1).bit_length() - 1))
 
 
@@ -65,8 +65,8 @@ def blocks_within(shards: int, start: int, stop: int) -> list[Block]:
 
 
 def joins(whole: Block, blocks: Sequence[Block]) -> list[Join]:
-    """The additions, in order, that turn sums over `blocks` (any order) into the sum over `whole`, which ends
-    at the place of the block that starts where `whole` starts. `whole` is all shards, or a node.
+    """The additions, in order, that turn the sums of `blocks` (in any order) into the sum over `whole`. That
+    sum ends up at the place of the block that starts where `whole` starts. `whole`: all shards, or a node.
 
     Raises ValueError unless the blocks cover every shard exactly once and are nodes of the tree.
     """
@@ -93,6 +93,6 @@ def joins(whole: Block, blocks: Sequence[Block]) -> list[Join]:
 
 
 def assign(shards: int, workers: int) -> list[tuple[int, int]]:
-    """Consecutive ranges of shards, one for each worker, as equal as can be; workers beyond the number of
-    shards get empty ranges."""
+    """Consecutive ranges [start, stop) of shards, one for each worker. Their lengths differ by at most 1. If
+    there are more workers than shards, some ranges are empty."""
     return [(shards * w // workers, shards * (w + 1) // workers) for w in range(workers)]

@@ -1,6 +1,7 @@
-"""Arrays and JSON as bytes that are read back as they were written, or refused.
+"""Arrays and JSON as bytes. A reader gets exactly the content that was written, or an error.
 
-Arrays are safetensors files. JSON has one exact spelling and a digest of itself, so that a flipped bit shows.
+Arrays are stored as safetensors files. JSON has one exact spelling and a digest of itself, so a flipped bit
+is found.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ _ORDER = tuple(_DTYPES)
 def encode_arrays(arrays: Mapping[str, Array]) -> list[memoryview]:
     """The pieces, in order, of a safetensors file that holds the arrays, little-endian.
 
-    Arrays that are little-endian and C-contiguous already are not copied. (The format: the header's length as
-    8 bytes, the header as JSON, then the tensors, the widest dtypes first. The library reads it back; it
-    could write it too, but only by way of two copies of everything.) Raises TypeError for a dtype that the
-    format does not have.
+    An array that is little-endian and C-contiguous is not copied. The format: the header's length as 8 bytes,
+    the header as JSON, then the tensors, the widest dtypes first. The safetensors library reads these files;
+    its writer is not used, as it copies everything twice. Raises TypeError for a dtype that the format does
+    not have.
     """
     ready = {}
     for name, array in arrays.items():
@@ -53,7 +54,7 @@ def encode_arrays(arrays: Mapping[str, Array]) -> list[memoryview]:
 
 
 def decode_arrays(data: bytes) -> dict[str, Array]:
-    """The arrays of a safetensors file; copy them before writing to them. Raises ValueError."""
+    """The arrays of a safetensors file, by name; copy one before you write to it. Raises ValueError."""
     try:
         return safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError, TypeError) as error:
@@ -61,7 +62,7 @@ def decode_arrays(data: bytes) -> dict[str, Array]:
 
 
 def canonical_json(content: Mapping[str, Any]) -> bytes:
-    """The one spelling of a JSON object that distbp writes and accepts in files it verifies."""
+    """The only spelling of a JSON object that distbp writes, and accepts, in files that it verifies."""
     return (json.dumps(content, sort_keys=True, indent=1) + "\n").encode()
 
 
@@ -71,7 +72,7 @@ def sealed_json(content: Mapping[str, Any]) -> bytes:
 
 
 def unseal_json(data: bytes) -> dict[str, Any]:
-    """The object that `sealed_json` wrote, without its digest. Raises ValueError if a single bit differs."""
+    """The object that `sealed_json` wrote, without its digest. Raises ValueError if any bit differs."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Settings from the environment: one table, and the only place that reads `os.environ`.
+"""Settings from the environment: one table, and the only module that reads `os.environ`.
 
-A setting is about the machine, never about the result of a job; what changes the result is in the job.
+A setting describes the machine and never changes the result of a job; the job holds everything that does.
 Sizes may be written in bytes or with KiB, MiB, GiB or TiB.
 """
 
@@ -21,8 +21,9 @@ _UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 @dataclass(frozen=True)
 class Setting:
-    """`unit` is what a number counts ("bytes", "times"); empty for text. `choices` empty: any text. `most`:
-    the largest number; None: any. `of`: whose it is alone, "client" or "service"; empty: all that train."""
+    """An environment variable. `unit`: the unit of a number ("bytes", "times"); "": the value is text.
+    `choices`: the texts that are allowed; empty: all. `most`: the largest number; None: no limit. `of`: the
+    only program that reads it, "client" or "service"; "": every process that trains."""
 
     name: str
     default: int | str
@@ -34,11 +35,11 @@ class Setting:
 
     @property
     def about(self) -> str:
-        """The help, after whose setting it is."""
+        """The help text, after the program in `of` and a colon, if there is one."""
         return f"{self.of}: {self.help}" if self.of else self.help
 
     def parse(self, text: str) -> int | str:
-        """The value that `text` stands for. Raises SettingsError, saying what is allowed."""
+        """The value that `text` stands for. Raises SettingsError, which names the allowed values."""
         if isinstance(self.default, str):
             if self.choices and text not in self.choices:
                 allowed = ", ".join(self.choices)
@@ -288,21 +289,21 @@ SETTINGS = _table(
 
 
 def get(name: str) -> Any:
-    """The value of a setting: an int where it has a unit, else text.
+    """The value of a setting: an int if its default is an int, else text. An empty variable counts as unset.
 
-    Raises SettingsError when the environment holds a value that is not allowed, KeyError for a name
-    that is not in `SETTINGS`.
+    Raises SettingsError if the environment holds a value that is not allowed, KeyError if the name is not in
+    `SETTINGS`.
     """
     setting = SETTINGS[name]
     text = os.environ.get(name)
     return setting.default if text is None or text == "" else setting.parse(text)
 
 
-_OF_KUBERNETES = frozenset({"DISTBP_SERVICE_HOST", "DISTBP_SERVICE_PORT"})  # made for a Service named distbp
+_OF_KUBERNETES = frozenset({"DISTBP_SERVICE_HOST", "DISTBP_SERVICE_PORT"})  # set for a Service named distbp
 
 
 def misspelled() -> list[str]:
-    """A line for each variable that is no setting and nearly has the name of one."""
+    """A line for each unknown DISTBP_ variable whose name is similar to that of a setting."""
     found = []
     for name in sorted(os.environ):
         if name.startswith("DISTBP_") and name not in SETTINGS and name not in _OF_KUBERNETES:
@@ -313,7 +314,8 @@ def misspelled() -> list[str]:
     return found
 
 
-# Of the environment of a service: what Python, Ray, libraries and locales need, and no secrets but Ray's.
+# The variables of a service that its runners get: those of Python, Ray, libraries and locales. They hold no
+# secrets except Ray's.
 _HANDED_ON = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "NO_COLOR",
     "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -322,8 +324,8 @@ _HANDED_ON_FROM = ("LC_", "PYTHON", "RAY_", "NUMBA_", "OMP_", "MKL_", "OPENBLAS_
 
 
 def for_runners() -> dict[str, str]:
-    """The environment of a process that trains for others: the part of this one that training needs. So jobs
-    see no passwords, keys or tokens of the service."""
+    """The environment for a runner: only the variables of this process that training needs. So jobs see no
+    passwords, keys or tokens of the service."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -334,14 +336,14 @@ def for_runners() -> dict[str, str]:
 
 
 def processors() -> int:
-    """How many processors this process may compute on: those of its affinity, at most DISTBP_PROCESSORS."""
+    """The number of processors that this process may use: at most its affinity and DISTBP_PROCESSORS."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(there, int(get("DISTBP_PROCESSORS")))
 
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Within the block these environment variables are set, for libraries that read them; then as before."""
+    """Sets environment variables within this block, for libraries that read them, and restores them after."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

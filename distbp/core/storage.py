@@ -1,12 +1,11 @@
 """Durable, atomic changes on disk: either all of a change survives a power cut, or none of it.
 
-`Disk` holds every call by which checkpoints and run directories touch the disk, one method for each. Tests
-put another in its place: one that counts the calls, fails at one of them, dies at one of them, or loses
-what was not fsynced.
+`Disk` has one method for each call by which checkpoints and run directories touch the disk. Tests replace it
+by disks that count calls, fail or die at a call, or lose data that was not fsynced.
 
-The order that makes a change durable: write under a temporary name, fsync the file, rename it, fsync the
-folder. Without the first fsync a rename may survive that its data did not; without the second the rename
-itself may be lost.
+A change is durable after four calls in this order: write under a temporary name, fsync the file, rename it,
+fsync the folder. Without the first fsync, a power cut may leave the new name without its data. Without the
+second, the rename itself may be lost.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from types import MappingProxyType
 from distbp.core.errors import StorageError
 
 TEMPORARY = ".tmp-"
-MAX_TEXT_BYTES = 1 << 30  # of a file of text that is read whole; a line of metrics has some 500 bytes
+MAX_TEXT_BYTES = 1 << 30  # the largest text file that is read whole; a line of metrics has about 500 bytes
 
 
 class Disk:
@@ -35,11 +34,12 @@ class Disk:
         return os.read(fd, count)
 
     def write(self, fd: int, data: memoryview) -> int:
-        """Writes at least one byte; returns how many, which may be fewer than asked."""
+        """Writes at least one byte of `data`. Returns the number of bytes written, which may be fewer than
+        all."""
         return os.write(fd, data)
 
     def size(self, fd: int) -> int:
-        """Of a regular file, in bytes; OSError for a folder, a pipe, a device."""
+        """The size of a regular file in bytes. Raises OSError for a folder, a pipe or a device."""
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EISDIR, "it is a folder, a pipe or a device, not a regular file")
@@ -58,7 +58,7 @@ class Disk:
         path.mkdir()
 
     def rename(self, old: Path, new: Path) -> None:
-        """Replaces a file that is named `new`; refuses to replace a folder that is not empty."""
+        """Renames `old` to `new` and replaces a file there. Raises OSError for a folder that is not empty."""
         old.replace(new)
 
     def unlink(self, path: Path) -> None:
@@ -72,7 +72,7 @@ class Disk:
 
 
 DISK = Disk()
-PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK  # to open no link, and not to wait for who writes into a pipe
+PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK  # open no link, and do not wait for the writer of a pipe
 
 _EXPLANATIONS: Mapping[int, tuple[str, str]] = MappingProxyType(
     {
@@ -92,7 +92,7 @@ _EXPLANATIONS: Mapping[int, tuple[str, str]] = MappingProxyType(
 
 
 def explain(error: OSError, path: Path) -> str:
-    """What happened to `path` and what to do, as one sentence or two."""
+    """The message for a person: what happened to `path`, and what to do."""
     what, advice = _EXPLANATIONS.get(
         error.errno or 0, (error.strerror or type(error).__name__, "check the path and the disk")
     )
@@ -102,12 +102,12 @@ def explain(error: OSError, path: Path) -> str:
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """`path`, where a `~` at its beginning is the user's own folder, as shells have it."""
+    """`path` with a leading `~` replaced by the user's home folder, as shells do."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises where a user is unknown
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """`user_path`, from the root. Raises StorageError where the working directory is gone."""
+    """`user_path` as an absolute path. Raises StorageError if the working directory was deleted."""
     try:
         return user_path(path).absolute()
     except FileNotFoundError:
@@ -127,7 +127,7 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path, flags: int, disk: Disk = DISK) -> Iterator[int]:
-    """The file descriptor of `path`, closed on leaving."""
+    """Opens `path`; yields its file descriptor and closes it at the end of the block. Raises OSError."""
     fd = disk.open(path, flags)
     try:
         yield fd
@@ -136,9 +136,9 @@ def opened(path: Path, flags: int, disk: Disk = DISK) -> Iterator[int]:
 
 
 def read_file(path: Path, disk: Disk = DISK, *, most: int = MAX_TEXT_BYTES) -> bytes:
-    """The whole of a regular file of at most `most` bytes.
+    """The content of a regular file of at most `most` bytes.
 
-    Raises OSError, before anything is read, for a link, a folder, a pipe, a device, and for a larger file.
+    Raises OSError before it reads if `path` is a link, a folder, a pipe, a device or a larger file.
     """
     with opened(path, os.O_RDONLY | PLAIN, disk) as fd:
         pieces: list[bytes] = []
@@ -155,7 +155,7 @@ def read_file(path: Path, disk: Disk = DISK, *, most: int = MAX_TEXT_BYTES) -> b
 
 
 def write_all(fd: int, data: bytes | memoryview, disk: Disk = DISK) -> None:
-    """Writes all of `data`: the system may take fewer bytes at a time than it is given."""
+    """Writes all of `data`, in several calls if the system takes fewer bytes at a time. Raises OSError."""
     rest = memoryview(data)
     while rest:
         written = disk.write(fd, rest)
@@ -165,8 +165,8 @@ def write_all(fd: int, data: bytes | memoryview, disk: Disk = DISK) -> None:
 
 
 def write_durable(path: Path, pieces: Iterable[bytes | memoryview], disk: Disk = DISK) -> None:
-    """Writes and fsyncs a file made of `pieces`, one after the other. Its name is durable only after
-    `sync_folder` of its folder."""
+    """Writes `pieces` one after the other into a file and fsyncs it. The file's name is durable only after
+    `sync_folder` of its folder. Raises OSError."""
     with opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, disk) as fd:
         for piece in pieces:
             write_all(fd, piece, disk)
@@ -174,14 +174,14 @@ def write_durable(path: Path, pieces: Iterable[bytes | memoryview], disk: Disk =
 
 
 def sync_folder(folder: Path, disk: Disk = DISK) -> None:
-    """Makes the names in `folder` durable: files created, renamed and removed."""
+    """Makes the names in `folder` durable: those of files created, renamed or removed. Raises OSError."""
     with opened(folder, os.O_RDONLY | os.O_DIRECTORY, disk) as fd:
         disk.fsync(fd)
 
 
 def commit_file(path: Path, data: bytes, disk: Disk = DISK) -> None:
-    """Creates or replaces a file: afterwards, and after a crash at any moment, `path` is the old file or
-    the new one, whole. Raises OSError; nothing is left behind then."""
+    """Creates or replaces a file. After a crash at any moment, `path` is either the old file or the new one,
+    whole. Raises OSError; then it removes its temporary file."""
     temporary = path.with_name(TEMPORARY + path.name)
     try:
         write_durable(temporary, [data], disk)
@@ -194,7 +194,7 @@ def commit_file(path: Path, data: bytes, disk: Disk = DISK) -> None:
 
 
 def make_folder(folder: Path, disk: Disk = DISK) -> None:
-    """Makes a folder and the ones above it, durably; fine where it is there already. Raises OSError."""
+    """Makes a folder, and those above it, durably. Does nothing if it exists. Raises OSError."""
     try:
         disk.listdir(folder)
         return
@@ -208,10 +208,10 @@ def make_folder(folder: Path, disk: Disk = DISK) -> None:
 
 
 def remove_folder(folder: Path, disk: Disk = DISK) -> None:
-    """Removes a folder and what is in it (links are removed, never followed). Raises OSError."""
+    """Removes a folder and its content. Links are removed, never followed. Raises OSError."""
     for name in sorted(disk.listdir(folder)):
         try:
             disk.unlink(folder / name)
-        except (IsADirectoryError, PermissionError):  # the second is how some systems refuse a folder
+        except (IsADirectoryError, PermissionError):  # some systems raise the second for a folder
             remove_folder(folder / name, disk)
     disk.rmdir(folder)

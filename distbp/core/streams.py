@@ -2,7 +2,8 @@
 
 NumPy's Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) maps a 128-bit key
 and a 256-bit counter to random bits. The key is (seed, purpose); the position (epoch or step, shard,
-layer) fills the upper words of the counter. So it does not matter who draws, in which order, or how often.
+layer) fills the upper words of the counter. So a draw does not depend on the process that makes it, or on
+other draws before it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 
 class Purpose(IntEnum):
-    """What a stream is for. The numbers are part of the numerics: never reuse or renumber one."""
+    """The purpose of a stream. The numbers are part of the numerics: never reuse or renumber one."""
 
     INITIALIZE = 1
     DEAL = 2  # rows -> shards, once for a job
@@ -21,16 +22,17 @@ class Purpose(IntEnum):
     DROPOUT = 4
     SYNTHETIC = 5
     AUGMENT = 6
-    AUDIT = 7  # which answers are computed twice; not a bit of the result depends on it
+    AUDIT = 7  # the answers that are computed twice; no bit of the result depends on them
     SPLIT = 8  # rows of a table -> training, validation, test
     MEMBER = 9  # the seeds of the members of a job
-    COPIES = 10  # by what copies of the parameters are perturbed, for evolution
+    COPIES = 10  # the noise of perturbed copies of the parameters, for evolution
     BUCKETS = 11  # the order of slices of similar lengths in one epoch
-    START = 12  # first weights by the data
+    START = 12  # initial weights that are chosen from the data
 
 
 class Stream:
-    """A generator that can be moved to any position; `at` costs about 3 us and draws nothing."""
+    """A generator for one seed (0 to 2**64 - 1) and purpose that can be moved to any position. A move takes
+    about 3 us and draws nothing."""
 
     def __init__(self, seed: int, purpose: Purpose) -> None:
         self._bits = np.random.Philox(key=np.array([seed, int(purpose)], dtype=np.uint64))
@@ -38,7 +40,7 @@ class Stream:
         self._generator = np.random.Generator(self._bits)
 
     def at(self, *position: int) -> np.random.Generator:
-        """The generator at `position`, up to three whole numbers from 0 to 2**64 - 1.
+        """Moves the generator to `position`, up to three whole numbers from 0 to 2**64 - 1, and returns it.
 
         Streams at different positions do not overlap before 2**64 draws. The returned generator is shared:
         draw from it before the next call of `at`.
@@ -54,5 +56,5 @@ class Stream:
 
 
 def generator(seed: int, purpose: Purpose, *position: int) -> np.random.Generator:
-    """A fresh generator at `position` (see `Stream.at`), for draws outside the hot loop."""
+    """A new generator at `position` (see `Stream.at`), for draws outside the hot loop."""
     return Stream(seed, purpose).at(*position)

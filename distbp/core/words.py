@@ -6,10 +6,10 @@ import re
 
 
 def counted(number: int, noun: str) -> str:
-    """As "1 row", "2 rows", "1,000 rows"."""
+    """A number with its noun: "1 row", "2 rows", "1,000 rows"."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def snake_case(name: str) -> str:
-    """EpochEnded -> epoch_ended."""
+    """A name in snake case: EpochEnded -> epoch_ended."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
