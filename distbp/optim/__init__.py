@@ -1,6 +1,6 @@
 """Update rules over flat vectors. `parts` has the contract and the small parts, `recipes` the optimizers
-made of them, `ops` what they compute, and `updater` the engine that runs a chain. `whole_batch` has methods
-that search along a line, and `searching` their engine; `evolution` does without a gradient."""
+made of them, `ops` their arithmetic, and `updater` the engine that runs a chain. `whole_batch` has methods
+that search along a line, and `searching` their engine. `evolution` needs no gradient."""
 
 from collections.abc import Mapping
 

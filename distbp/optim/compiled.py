@@ -1,8 +1,8 @@
 """Joins a step's sums and applies a rule, stretch by stretch, in one pass over memory (Numba, optional).
 
-The joined gradient of a few thousand parameters is used while it lies in the nearest cache, and is never
-written out. The additions are those of the fixed tree. Nothing is checked here: the gradients are known to
-be finite.
+The joined gradient of a few thousand parameters is used while it lies in the first-level cache. It is never
+written to memory. The additions are those of the fixed tree. Nothing is checked here: the caller knows that
+the gradients are finite.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ SLOTS, NUMBERS = int(Vector.SLOTS), int(Vector.CONSTANTS)
 
 
 class Joining(NamedTuple):
-    """A rule and the sums that it is applied to. words, starts, ops: of the rule's program; vectors:
-    addresses of the parameters and of the slots; sources: of the blocks' sums; order: the additions (left,
-    right), in place but for the last; shared: 1 if other threads have read the parameters, which are then
-    asked for before they are written."""
+    """A rule and the sums that it is applied to. words, starts, ops: the rule's program: the words of its
+    ops, where each op begins, and the addresses of their functions. vectors: addresses of the parameters and
+    of the slots. sources: (blocks,), addresses of the blocks' sums. order: (n, 2), the additions (left,
+    right); all but the last are in place. shared: 1 if other threads have read the parameters; these are
+    then prefetched before they are written."""
 
     words: Wholes
     starts: Wholes
@@ -54,8 +55,8 @@ class Joining(NamedTuple):
 
 
 class Stretches(NamedTuple):
-    """What is updated: (start, stop, group) each. squares: (stretches, 3) where they are measured, each of
-    which lies in one tensor; else without rows."""
+    """The parameters to update. stretches: (n, 3), start, stop and group of each. squares: (n, 3), receives
+    the sums of squares if they are measured; each stretch then lies in one tensor. Else it has no rows."""
 
     stretches: WholeTable
     squares: DoubleTable
@@ -70,7 +71,8 @@ def joining_of(
     order: Sequence[tuple[int, int]],
     shared: bool,
 ) -> Placed:
-    """For compiled code. `program`: the first four fields of `Joining`."""
+    """A `Joining` for compiled code. program: its first four fields. sums: (parameters,) float32 for each
+    block; keep them while the result is used."""
     sources = np.array([address(one) for one in sums], np.int64)
     return placed(Joining(*program, sources, np.array(order, np.int64).reshape(-1, 2), int(shared)))
 
@@ -81,8 +83,8 @@ def part_of(stretches: Array, squares: Array | None = None) -> Placed:
 
 @inner
 def joined_sums(sources: Array, order: Array, start: int, count: int, room: int) -> int:
-    """The address of the joined gradient of `count` parameters from `start` on: `room`, or in the only
-    block's own sums."""
+    """Joins the sums of `count` parameters from `start` on, and returns the address of the result: `room`,
+    or, if there is one block only, a place in its sums. sources, order: see `Joining`."""
     compact()
     at = sources[0] + 4 * start
     for j in range(order.shape[0]):
@@ -94,8 +96,8 @@ def joined_sums(sources: Array, order: Array, start: int, count: int, room: int)
 
 @inner
 def apply_rule(joining: int, sums: int, start: int, count: int, constants: int) -> None:
-    """Runs the ops of the rule of a `Joining` on `count` parameters from `start` on. sums: address of the
-    sums of their gradients; constants: of (rows, 4)."""
+    """Runs the ops of a rule on `count` parameters from `start` on. joining: address of a `Joining`. sums:
+    address of the sums of their gradients. constants: address of (rows, 4) float64."""
     compact()
     rule, spaces = joining_at(joining), stack(TABLE)
     table = wholes(spaces, SPACES)
@@ -110,8 +112,9 @@ def apply_rule(joining: int, sums: int, start: int, count: int, constants: int) 
 
 
 def update(joining: int, part: int, constants: int) -> None:
-    """Updates the parameters. Addresses: of `Joining`, of `Stretches`, of constants (groups, rows, 4) with
-    the scale. Squares are of the gradient sums, of the parameters before, and of the update."""
+    """Updates the parameters of some stretches. joining, part: addresses of a `Joining` and of `Stretches`.
+    constants: address of (groups, rows, 4) float64, already multiplied by the scale. Squares are those of the
+    gradient sums, of the parameters before the update, and of the update."""
     compact()
     rule, it = joining_at(joining), stretches_at(part)
     stretches, squares = it.stretches, it.squares

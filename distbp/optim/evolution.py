@@ -1,9 +1,10 @@
-"""Evolution strategies: a direction from the losses of perturbed copies, without any derivative.
+"""Evolution strategies: a direction from the losses of perturbed copies of the parameters, no gradient.
 
 T. Salimans, J. Ho, X. Chen, S. Sidor, I. Sutskever, "Evolution Strategies as a Scalable Alternative to
 Reinforcement Learning" (2017), algorithm 2: a copy is p + sigma e with e drawn from N(0, 1), in pairs of e
-and -e (antithetic). Everybody draws e anew from its position (step, pair), so that only losses travel. They
-are replaced by their ranks, from -1/2 to 1/2, which neither outliers nor the unit of the loss change.
+and -e (antithetic). Every process draws e itself from its position (step, pair), so only losses are sent.
+Losses are replaced by their ranks, from -1/2 to 1/2, which depend neither on outliers nor on the unit of the
+loss.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Evolution(OptimizerFacts):
 
     @property
     def passes(self) -> float:
-        return self.population / 3  # forward only; a gradient takes as long as two of them
+        return self.population / 3  # forward passes only; a gradient takes as long as two of them
 
     def parts(self) -> tuple[Part, ...]:
         decay = (AddL2(self.weight_decay),) if self.weight_decay else ()
@@ -56,8 +57,8 @@ class Evolution(OptimizerFacts):
 
 
 class Noise:
-    """e of every (step, pair): (count,) of a dtype. `past`: steps before the job. The array that `at` gives
-    is used again."""
+    """The noise e of every (step, pair): (count,) in `dtype`. `past`: the steps trained before this job. The
+    array that `at` returns is overwritten by the next call."""
 
     def __init__(self, seed: int, count: int, dtype: Any, past: int = 0) -> None:
         self._stream, self._past = Stream(seed, Purpose.COPIES), past
@@ -69,16 +70,16 @@ class Noise:
 
 
 def centered_ranks(losses: Array) -> Array:
-    """Ranks from -1/2 (the lowest loss) to 1/2, float64; equal losses share theirs. A loss that is NaN or
-    infinite is the highest."""
+    """Ranks of losses (n,) from -1/2 (the lowest loss) to 1/2: (n,) float64. Equal losses get the mean of
+    their ranks. NaN and infinite losses are the highest."""
     known = np.where(np.isfinite(losses), losses, np.inf)
     _, place, counts = np.unique(known, return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - (counts + 1) / 2  # of the ranks 0, 1, ... that equal losses would have
+    middle = np.cumsum(counts) - (counts + 1) / 2  # the mean of the ranks 0, 1, ... of equal losses
     return np.asarray(middle[place] / (losses.size - 1) - 0.5)
 
 
 def estimate(losses: Array, sigma: float, step: int, noise: Noise, out: Array) -> None:
-    """Writes the direction from the losses of the copies, (copies,): those of pair n at 2n (plus) and 2n + 1
+    """Writes the direction to `out`, (parameters,). losses: (copies,), of pair n at 2n (plus) and 2n + 1
     (minus). Pairs are added in order."""
     ranks = centered_ranks(losses)
     shares = (ranks[0::2] - ranks[1::2]) / (losses.size * sigma)

@@ -1,4 +1,4 @@
-"""What the rest of distbp reads of every optimizer."""
+"""The facts about an optimizer that the rest of distbp reads."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 
 
 class OptimizerFacts:
-    """The defaults are those of a method without a learning rate, given the gradient of a batch.
+    """The base of all optimizers. The defaults are those of a method that takes the gradient of a batch and
+    has no learning rate.
 
-    `whole_batch`: every step takes the whole training set, and the method finds by itself how far to go.
-    `copies`: how many perturbed copies of the parameters workers evaluate in place of the gradient; 0: they
-    give the gradient. `passes`: how much more a step computes than one with a gradient, in times.
-    `decay_schedule`: how the weight decay changes during training; None: it stays.
+    `whole_batch`: whether every step takes the whole training set; the method then finds its own step sizes.
+    `copies`: the number of perturbed copies whose losses workers compute in place of the gradient; 0: they
+    compute the gradient. `passes`: the work of a step, in multiples of a step with a gradient.
+    `decay_schedule`: the schedule of the weight decay; None: it is constant.
     """
 
     whole_batch: ClassVar[bool] = False

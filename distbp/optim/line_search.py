@@ -1,9 +1,9 @@
 """A line search that asks for one evaluation at a time, as pure functions on numbers.
 
-Along a direction d from the point p, phi(a) = E(p + a d). A step a is accepted where the strong Wolfe
-conditions hold: phi(a) <= phi(0) + c1 a phi'(0) and |phi'(a)| <= c2 |phi'(0)|. The search first goes on until
-a step is too long, then narrows the bracket, with the minimum of the cubic through both ends (J. Nocedal and
-S. Wright, "Numerical Optimization", 2nd ed., algorithms 3.5 and 3.6, equation 3.59).
+Along a direction d from the point p, phi(a) = E(p + a d). A step a is accepted if it satisfies the strong
+Wolfe conditions: phi(a) <= phi(0) + c1 a phi'(0) and |phi'(a)| <= c2 |phi'(0)|. The search first lengthens
+the step until it is too long. Then it narrows the bracket by the minimum of the cubic through both ends
+(J. Nocedal and S. Wright, "Numerical Optimization", 2nd ed., algorithms 3.5 and 3.6, equation 3.59).
 
 Close to a minimum, values differ by less than their rounding errors, so the first condition decides nothing.
 Each comparison of values therefore allows for rounding, and slopes decide (the approximate Wolfe conditions
@@ -22,18 +22,18 @@ from typing import NamedTuple
 
 DECREASE = 1e-4  # c1
 MOST_TRIES = 25  # evaluations along one line
-FURTHER = 9.0  # times the last stretch: the most that a search goes on by
-NEAREST = 0.05  # of a bracket: a trial is no nearer to one of its ends
-TRUSTED = 1e-3  # the same where both ends lie on a parabola, whose minimum is then known
-NOT_FINITE = 0.1  # of a bracket whose other end has no value
-NARROWEST = 1e-12  # of a bracket, against its better end
-PARABOLA = 1e-4  # of the fall: by so much may it differ from a parabola's
+FURTHER = 9.0  # the most by which a step grows, as a multiple of its last growth
+NEAREST = 0.05  # the least distance of a trial from both ends of a bracket, as a share of its width
+TRUSTED = 1e-3  # the same if both ends lie on a parabola, whose minimum is then known
+NOT_FINITE = 0.1  # the place of a trial in a bracket whose other end is not finite, as a share of its width
+NARROWEST = 1e-12  # the least width of a bracket, relative to its better end
+PARABOLA = 1e-4  # the relative error of a parabola's fall up to which a line counts as a parabola
 
-GOING_ON, NARROWING, LAST, ACCEPTED, FAILED = range(5)  # phases; LAST: whatever is found is accepted
+GOING_ON, NARROWING, LAST, ACCEPTED, FAILED = range(5)  # phases; LAST: the next trial is accepted in any case
 
 
 class End(NamedTuple):
-    """A step along the line, and value and slope there."""
+    """A step along the line, with value and slope at that step."""
 
     step: float
     value: float
@@ -41,8 +41,9 @@ class End(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A search. `step`: the trial; `start`: value and slope at 0; `low`: the best step so far; `high`: the
-    other end of the bracket; `tries`: evaluations so far. Floats, so that one vector can hold them."""
+    """The state of a search. `step`: the next trial. `start`: value and slope at 0. `low`: the best step so
+    far. `high`: the other end of the bracket. `tries`: evaluations so far. All numbers are floats, so that
+    one vector can hold them."""
 
     phase: float
     step: float
@@ -53,7 +54,8 @@ class Line(NamedTuple):
 
 
 def begin(value: float, slope: float, step: float) -> Line:
-    """A search from a point with this value, down a direction with this slope (below 0)."""
+    """Starts a search. value: the loss at the point. slope: the slope along the direction, below 0. step:
+    the first trial."""
     here = End(0.0, value, slope)
     return Line(GOING_ON, step, here, here, here)
 
@@ -61,9 +63,9 @@ def begin(value: float, slope: float, step: float) -> Line:
 def advance(
     line: Line, value: float, slope: float, curvature: float, rounding: float, on_parabola: float = 1.0
 ) -> Line:
-    """The search after the trial was evaluated. value, slope: there; they need not be finite. curvature: c2.
-    rounding: by how much values may differ that are the same. on_parabola: c2 of a first trial on a line that
-    is a parabola, where that is less."""
+    """The search after one more evaluation. value, slope: those of the trial, which may be NaN or infinite.
+    curvature: c2. rounding: the rounding error of a difference of values. on_parabola: c2 for the first trial
+    if the line is a parabola and this is less than `curvature`."""
     trial, start, low = End(line.step, value, slope), line.start, line.low
     line = line._replace(tries=line.tries + 1)
     if line.phase == LAST:
@@ -87,13 +89,14 @@ def advance(
 
 
 def _is_parabola(a: End, b: End, rounding: float) -> bool:
-    """Whether values differ as those of a parabola with these slopes: by their mean, times the way."""
+    """Whether both ends may lie on one parabola, whose values differ by the mean slope times the distance."""
     expected = 0.5 * (b.step - a.step) * (a.slope + b.slope)
     return abs(b.value - a.value - expected) <= PARABOLA * abs(expected) + rounding
 
 
 def _narrow(line: Line, low: End, high: End, rounding: float) -> Line:
-    """Another trial between `low`, the better end, and `high`; or the end of the search."""
+    """The search with a trial between `low`, the better end, and `high`; or in the phase LAST or FAILED, if
+    the bracket is too narrow or there were too many trials."""
     width = high.step - low.step
     if line.tries >= MOST_TRIES or abs(width) <= NARROWEST * abs(low.step):
         if low.step == 0:
@@ -110,7 +113,7 @@ def _narrow(line: Line, low: End, high: End, rounding: float) -> Line:
 
 
 def _further(before: End, trial: End, rounding: float) -> float:
-    """A longer step than the trial's, at which the slope still falls."""
+    """The step to try after `trial`, a longer one. At the trial the slope is still negative."""
     stretch = trial.step - before.step
     most = trial.step + FURTHER * stretch
     found = _minimum(before, trial, rounding)
@@ -121,8 +124,8 @@ def _further(before: End, trial: End, rounding: float) -> float:
 
 
 def _minimum(a: End, b: End, rounding: float) -> float | None:
-    """Where the cubic through both ends has its minimum; None: nowhere. Where the values say nothing: where
-    the straight line through the slopes is 0."""
+    """The step at which the cubic through both ends has its minimum; None: it has none. If the values differ
+    by no more than `rounding`, the step at which the straight line through both slopes is 0."""
     width, bend = b.step - a.step, b.slope - a.slope
     if abs(b.value - a.value) <= rounding:
         return a.step - a.slope * width / bend if bend * width > 0 else None

@@ -1,4 +1,4 @@
-"""The ops of update rules, compiled (Numba, optional); see `distbp.optim.ops`."""
+"""Compiled loops of the ops of update rules (Numba, optional). `distbp.optim.ops` has their formulas."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_l1(row: int, spaces: int, rows: int) -> None:
     c = double(row, spaces, rows, 3)
     f, strength = np.float32(c[0, 0]), np.float32(c[0, 1])
     for i in range(u.size):
-        sign = _ONE if p[i] > _ZERO else (-_ONE if p[i] < _ZERO else p[i])  # 0 and NaN stay
+        sign = _ONE if p[i] > _ZERO else (-_ONE if p[i] < _ZERO else p[i])  # 0 and NaN are their own signs
         out[i] = u[i] * f + sign * strength
 
 

@@ -1,9 +1,9 @@
-"""The ops of update rules: (u, ..., constants), element by element over a stretch of the flat vectors.
+"""The ops of update rules. Each works element by element on a stretch of the flat vectors.
 
-u: the direction so far, first the gradient sum; out: the direction that an op makes; may be u. constants:
-(1, 4) float64, the factor f of the direction u, and the op's own numbers. Every op does the same for each
-element, so the result does not depend on where a vector is cut. Formulas and sources stand with the parts
-(`distbp.optim.parts`).
+u: the direction so far; for the first op it is the gradient sum. out: the new direction; may be u. c: (1, 4)
+float64, the factor f of the direction u, then the op's own numbers c1, c2 and c3. Every op treats all
+elements alike, so the result does not depend on where a vector is cut. For the sources of the formulas see
+`distbp.optim.parts`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _rms(u: Array, v: Array, out: Array, c: Array, whole: Whole, real: Real) -> 
 
 
 def _centered_rms(u: Array, v: Array, m: Array, out: Array, c: Array, whole: Whole, real: Real) -> None:
-    """As `rms`, with m <- c1 m + c2 f u and v - m^2 in place of v."""
+    """v <- c1 v + c2 (f u)^2; m <- c1 m + c2 f u; out <- f u / (sqrt(v - m^2) + c3)."""
     g = _times(u, c)
     np.add(_times(v, c, 1), _times(g * g, c, 2), out=v)
     np.add(_times(m, c, 1), _times(g, c, 2), out=m)
@@ -85,7 +85,7 @@ def _adam(u: Array, m: Array, v: Array, out: Array, c: Array, whole: Whole, real
 
 
 def _descend(u: Array, p: Array, c: Array, whole: Whole, real: Real) -> None:
-    """p <- p - f u: the end of every rule."""
+    """p <- p - f u. Every rule ends with this op."""
     np.subtract(p, _times(u, c), out=p)
 
 

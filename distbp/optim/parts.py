@@ -6,15 +6,15 @@ it into the direction of the next one; every chain ends with p <- p - u. So
     sgd    = (ScaleByLearningRate(),)
     adamw  = (DecayWeights(0.01), ScaleByAdam(), ScaleByLearningRate())
 
-A part is a frozen dataclass that holds no arrays. State lives outside of it, in slots: vectors as long as
-the parameters, one value for each parameter, which a checkpoint stores by name. `emit` puts the ops of the
-part (`distbp.optim.ops`) onto the rule.
+A part is a frozen dataclass that holds no arrays. Its state lives in slots: vectors with one value for each
+parameter, which a checkpoint stores by name. `emit` appends the ops of the part (`distbp.optim.ops`) to the
+rule.
 
-Numbers that only scale the direction are not multiplied into it one by one: the direction is `factor * u`.
-The division by the batch's total weight, clipping by norm and the learning rate so cost nothing, and plain
-SGD is one op.
+The direction is `factor * u`. A number that only scales the direction goes into the factor, not into the
+vector u. So the division by the batch's total weight, clipping by norm and the learning rate take no time,
+and plain SGD is one op.
 
-Conventions follow PyTorch; where another framework's differ, the part says so.
+Conventions follow PyTorch. A part names the differences of other frameworks.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from distbp.optim.ops import RULE_OPS
 
 
 class Vector(IntEnum):
-    """The spaces that the ops of a rule address: stretches of the flat vectors, and the numbers of a step."""
+    """The spaces that a rule's ops address: stretches of the flat vectors, and the constants of a step."""
 
     PARAMETERS = 0
     SUMS = 1
     DIRECTION = 2
-    SLOTS = 3  # the first of at most three
+    SLOTS = 3  # the first slot of at most three
     SECOND_SLOT = 4
     THIRD_SLOT = 5
     CONSTANTS = 7
 
 
 class Step(NamedTuple):
-    """One update. `number`: 1 for the first. `learning_rate`: this update's, from the schedule.
-    `gradient_norm`: Euclidean norm of the whole averaged gradient (not of a part or a piece of it), before
-    any clipping; needed by `ClipByNorm` only. `loss`: the mean loss of the batch; needed by methods that
-    search along a line. `decay`: a factor on the weight decay, from its schedule."""
+    """One update. `number`: 1 for the first update. `learning_rate`: the rate of this update, from the
+    schedule. `gradient_norm`: the Euclidean norm of the whole averaged gradient, before any clipping; only
+    `ClipByNorm` needs it. `loss`: the mean loss of the batch; only methods that search along a line need it.
+    `decay`: a factor on the weight decay, from its schedule."""
 
     number: int
     learning_rate: float
@@ -60,7 +60,7 @@ class Step(NamedTuple):
 
 
 Numbers = Callable[[Step], Sequence[float]]
-CONSTANTS = 4  # numbers of an op at one step; the first is the factor of its direction
+CONSTANTS = 4  # the numbers of an op at one step; the first number is the factor of its direction
 
 
 def _no_numbers(step: Step) -> Sequence[float]:
@@ -68,14 +68,13 @@ def _no_numbers(step: Step) -> Sequence[float]:
 
 
 class Rule:
-    """A chain of parts as a list of ops. `slots`: name -> the value that every element starts with.
-    groups: of the parameters, by number.
-
-    Raises ValueError where two parts keep a slot of one name."""
+    """A chain of parts as a list of ops. `rows`: the ops. `slots`: name -> the initial value of every
+    element. `groups`: the groups of the parameters, by number. Raises ValueError if two parts name their
+    slots alike."""
 
     def __init__(self, parts: Sequence[Part], groups: Sequence[Group] = PLAIN) -> None:
         self.groups = tuple(groups)
-        self._of_rate = {  # the numbers of the groups with a rate
+        self._of_rate = {  # rate -> the numbers of its groups
             rate: [number for number, group in enumerate(self.groups) if group.rate == rate]
             for rate in dict.fromkeys(group.rate for group in self.groups)
         }
@@ -84,7 +83,7 @@ class Rule:
         self.clip: ClipByNorm | None = None
         self._numbers: list[tuple[tuple[Callable[[Step], float], ...], Numbers, Sequence[float] | None]] = []
         self._factors: list[Callable[[Step], float]] = []
-        self._scaled = -1  # the row whose factor the scale of the batch belongs to
+        self._scaled = -1  # see `scaled`
         self._u = vector(Vector.SUMS)
         for part in parts:
             part.emit(self)
@@ -92,27 +91,27 @@ class Rule:
 
     @property
     def direction(self) -> Ref:
-        """The direction that the next part is given."""
+        """The place of the direction so far, which the next part reads."""
         return self._u
 
     def slot(self, name: str, initial: float) -> Ref:
-        """A slot of the rule."""
+        """Adds a slot to the rule and returns its place. Raises ValueError if the name is taken."""
         if name in self.slots:
             raise ValueError(f"two parts of one update rule keep a slot named {name!r}")
         self.slots[name] = initial
         return vector(Vector.SLOTS + len(self.slots) - 1)
 
     def multiply(self, factor: Callable[[Step], float]) -> None:
-        """Multiplies the direction by a number of the step."""
+        """Multiplies the direction by `factor(step)` at each step."""
         self._factors.append(factor)
 
     def emit(
         self, name: str, *refs: Ref, numbers: Numbers = _no_numbers, undecayed: Sequence[float] | None = None,
         becomes: Ref | None = None, takes_factor: bool = True,
     ) -> None:  # fmt: skip
-        """Appends an op. `numbers`: its own at a step; `undecayed`: those for parameters that do not decay;
-        None: the same. `becomes`: where the new direction is. `takes_factor`: it multiplies its direction
-        by the factor."""
+        """Appends the op `name` with the operands `refs`. `numbers`: gives its own numbers at a step.
+        `undecayed`: its numbers for parameters that do not decay; None: the same. `becomes`: the place of the
+        new direction; None: as before. `takes_factor`: whether the op multiplies u by the factor."""
         op: Op = RULE_OPS[name]
         constants = Ref(Vector.CONSTANTS, CONSTANTS * len(self.rows), CONSTANTS, plus=1)
         factors: tuple[Callable[[Step], float], ...] = ()
@@ -127,13 +126,14 @@ class Rule:
 
     @property
     def scaled(self) -> int:
-        """The row whose factor is to be multiplied by 1 / (the batch's weight), and by the factor of
-        clipping."""
+        """The number of the op whose factor the caller multiplies by 1 / (the batch's weight) and by the
+        factor of clipping (see `scale`)."""
         return self._scaled
 
     def constants(self, steps: Sequence[Step]) -> Array:
-        """(steps, groups, rows, 4) float64, what the ops read for the parameters of each group; but for the
-        scale. What is in a step are Python's numbers: NumPy's would make other types of the ops' numbers."""
+        """The numbers that ops read for the parameters of each group: (steps, groups, rows, 4) float64,
+        without the scale. Steps must hold Python's numbers: those of NumPy would change the types of the
+        results."""
         found = np.zeros((len(steps), len(self.groups), len(self.rows), CONSTANTS))
         found[..., 0] = 1.0
         for rate, groups in self._of_rate.items():
@@ -156,12 +156,12 @@ class Rule:
         return found
 
     def scale(self, scale: float, norm: float) -> float:
-        """`scale` with the factor of clipping. norm: of the whole averaged gradient."""
+        """`scale` times the factor of clipping. norm: that of the whole averaged gradient."""
         return scale if self.clip is None else scale * self.clip.factor(norm)
 
 
 def vector(space: int) -> Ref:
-    """A stretch of a flat vector."""
+    """The place of a stretch of a flat vector. space: see `Vector`."""
     return Ref(space, 0, 1, 1)
 
 
@@ -179,8 +179,8 @@ class ScaleByLearningRate:
 
 @dataclass(frozen=True)
 class ClipByNorm:
-    """u <- u * min(1, maximum / (norm + 1e-6)), the norm that of the whole averaged gradient. First in its
-    chain, so before L1, L2 and weight decay. PyTorch's clip_grad_norm_."""
+    """u <- u * min(1, maximum / (norm + 1e-6)), where norm is that of the whole averaged gradient. This part
+    is the first in its chain, before L1, L2 and weight decay. PyTorch's clip_grad_norm_."""
 
     maximum: float
 
@@ -206,7 +206,7 @@ class ClipByValue:
 class AddL2:
     """u <- u + strength * p on the decayed stretches: the gradient of strength / 2 * sum of p^2.
 
-    PyTorch's `weight_decay` of SGD, Adagrad, RMSprop and Adam ("coupled": it passes through the parts after).
+    PyTorch's `weight_decay` of SGD, Adagrad, RMSprop and Adam. It is "coupled": later parts transform it too.
     """
 
     strength: float
@@ -233,8 +233,8 @@ def _penalty(rule: Rule, op: str, strength: float) -> None:
 @dataclass(frozen=True)
 class DecayWeights:
     """p <- p * (1 - learning_rate * strength) on the decayed stretches; u stays. Decoupled weight decay
-    (Loshchilov and Hutter, 2019), in PyTorch's order: before the update. The strength is that of the step, by
-    its schedule."""
+    (Loshchilov and Hutter, 2019), in PyTorch's order: before the update. A schedule may scale the strength at
+    each step."""
 
     strength: float
 
@@ -250,8 +250,8 @@ class DecayWeights:
 class Trace:
     """Momentum: b <- momentum * b + u; u <- b. Nesterov: u <- u + momentum * b, with the new b.
 
-    Before `ScaleByLearningRate` this is PyTorch's convention; after it, that of Keras and scikit-learn, whose
-    velocity remembers the rates of earlier steps (the same while the rate is constant).
+    Before `ScaleByLearningRate` in the chain, this is PyTorch's convention. After it, this is the convention
+    of Keras and scikit-learn, in which b contains the rates of earlier steps. At a constant rate both agree.
     """
 
     momentum: float
@@ -282,8 +282,8 @@ class ScaleByAdagrad:
 class ScaleByRMS:
     """v <- decay * v + (1 - decay) * u^2; u <- u / (sqrt(v) + epsilon) (Tieleman and Hinton, 2012).
 
-    `centered`: divides by the standard deviation instead, sqrt(v - m^2) with m the running mean of u
-    (Graves, 2013). Epsilon is outside the root, as in PyTorch.
+    `centered`: whether to divide by the standard deviation instead, sqrt(v - m^2), where m is the running
+    mean of u (Graves, 2013). Epsilon is outside the root, as in PyTorch.
     """
 
     decay: float = 0.99
@@ -305,8 +305,8 @@ class ScaleByAdam:
     """m <- beta1 m + (1 - beta1) u; v <- beta2 v + (1 - beta2) u^2; u <- m' / (sqrt(v') + epsilon), with
     m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t) (Kingma and Ba, 2015, algorithm 1; PyTorch, Optax).
 
-    `epsilon_hat`: epsilon is added to sqrt(v) before the correction, the paper's second form (Keras,
-    scikit-learn): far smaller first steps where gradients are small against epsilon.
+    `epsilon_hat`: whether to add epsilon to sqrt(v) before the correction. This is the paper's second form
+    (Keras, scikit-learn). Its first steps are far smaller if gradients are small compared with epsilon.
     """
 
     beta1: float = 0.9

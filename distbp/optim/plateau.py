@@ -1,5 +1,4 @@
-"""What a schedule is given, and the schedule that depends on what was measured (see
-`distbp.optim.schedules`)."""
+"""The input of schedules, and the schedule that depends on a metric (see `distbp.optim.schedules`)."""
 
 from __future__ import annotations
 
@@ -12,10 +11,12 @@ from distbp.core.options import option
 
 @dataclass(frozen=True)
 class PlateauState:
-    """The state of `reduce_on_plateau`: JSON-ready by `dataclasses.asdict`, back by `PlateauState(**state)`.
+    """The state of `reduce_on_plateau`. `dataclasses.asdict` makes JSON data of it, and
+    `PlateauState(**data)` restores it.
 
-    `best`: the best metric so far. `bad`: observations in a row without improvement. `cooling`: observations
-    left in which none counts as bad. `rate`: the reduced rate. None: nothing seen, not reduced yet.
+    `best`: the best metric so far; None: there was none yet. `bad`: consecutive observations without
+    improvement. `cooling`: the number of next observations that do not count as bad. `rate`: the reduced
+    rate; None: not reduced yet.
     """
 
     best: float | None = None
@@ -26,8 +27,8 @@ class PlateauState:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands. `step`: updates done before the one asked about (0 for the first one).
-    `total_steps`: updates in the whole job."""
+    """The position in training. `step`: the number of updates before the one whose rate is wanted (0 for the
+    first update). `total_steps`: updates in the whole job."""
 
     step: int
     steps_per_epoch: int
@@ -36,7 +37,7 @@ class Progress:
 
 
 class Schedule(Protocol):
-    """What every schedule dataclass offers. `type` is its name in a job."""
+    """The interface of all schedules. `type`: the name in a job. `rate`: see `distbp.optim.schedules`."""
 
     @property
     def type(self) -> str: ...
@@ -68,7 +69,7 @@ class ReduceOnPlateau:
         return base_rate if progress.plateau.rate is None else progress.plateau.rate
 
     def observe(self, state: PlateauState, base_rate: float, metric: float) -> PlateauState:
-        """The state after one more evaluation. Pure: nothing but the arguments decides."""
+        """The state after one more evaluation, whose result is `metric`. A pure function."""
         better = self._improves(state.best, metric)
         best = metric if better else state.best
         bad = 0 if better else state.bad + 1

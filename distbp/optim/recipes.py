@@ -1,8 +1,8 @@
-"""The optimizers that are given a gradient: each is its options and a short chain of parts.
+"""The optimizers that take a gradient. Each consists of its options and a short chain of parts.
 
-Conventions are PyTorch's (`torch.optim`); the docstrings name what other frameworks do. `weight_decay` is
-coupled (added to the gradient) except in `adamw`. It touches weights only, unless the job's regularization
-says `biases: true`; PyTorch decays biases too unless told otherwise by parameter groups.
+Conventions are PyTorch's (`torch.optim`); the docstrings name those of other frameworks. `weight_decay` is
+coupled (added to the gradient) except in `adamw`. It applies to weights only, unless the job sets
+`regularization.biases`. PyTorch decays biases too, unless parameter groups exclude them.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _DECAY_HELP = "times the weight, added to the averaged gradient (coupled)"
 
 
 class Optimizer(Protocol):
-    """What every optimizer dataclass offers. `type` is its name in a job. The rate of one step is
-    `schedule.rate(learning_rate, progress)`. For the rest see `distbp.optim.facts`."""
+    """The interface of all optimizers. `type`: the name in a job. The learning rate of a step is
+    `schedule.rate(learning_rate, progress)`. For the other facts see `distbp.optim.facts`."""
 
     @property
     def type(self) -> str: ...
@@ -72,8 +72,8 @@ def chain(
 ) -> tuple[Part, ...]:
     """The whole update rule: clip by norm, then by value, add L2, add L1, then the optimizer.
 
-    `l2` adds l2 * w to the averaged gradient (the penalty l2 / 2 * sum of w^2). Under SGD that is
-    w <- (1 - rate * l2) w - rate * gradient: Nielsen's rule with l2 = lambda / n, n the training rows.
+    `l2` adds l2 * w to the averaged gradient (the penalty l2 / 2 * sum of w^2). With SGD this gives
+    w <- (1 - rate * l2) w - rate * gradient. This is Nielsen's rule with l2 = lambda / n for n training rows.
     """
     clip = () if clip_norm is None else (ClipByNorm(clip_norm),)
     limit = () if clip_value is None else (ClipByValue(clip_value),)

@@ -5,13 +5,13 @@ A schedule is a pure function of the position in training:
     rate(base_rate, progress) -> the learning rate of the update that follows `progress.step` updates
 
 It holds no state, so a resumed run continues on the same curve. The conventions are PyTorch's
-(`torch.optim.lr_scheduler`), one scheduler step for each update. Every duration is given in updates
-(`..._steps`) or epochs (`..._epochs`, may be a fraction; rounded to whole updates), never both; the unit
-of a duration changes nothing else: smooth schedules change at every update either way. To step once an
-epoch as many PyTorch scripts do, use `step`.
+(`torch.optim.lr_scheduler`), with one scheduler step for each update. Every duration is given either in
+updates (`..._steps`) or in epochs (`..._epochs`, may be a fraction; rounded to whole updates). Smooth
+schedules change at every update with either unit. Many PyTorch scripts change the rate once an epoch; `step`
+does that.
 
-`reduce_on_plateau` also depends on what was measured. It stays a pure function: its state comes with
-`progress.plateau` and `observe` gives the next state (see `ReduceOnPlateau`).
+`reduce_on_plateau` also depends on a metric. It is a pure function too: its state comes with
+`progress.plateau`, and `observe` returns the next state (see `ReduceOnPlateau`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _check_one(name: str, steps: int | None, epochs: float | None, *, required: 
 
 
 def _updates(steps: int | None, epochs: float | None, progress: Progress) -> int:
-    """A duration in updates, at least 1. Neither given: the whole job."""
+    """A duration in updates, at least 1. If `steps` and `epochs` are None, it is the whole job."""
     if epochs is not None:
         return max(1, round(epochs * progress.steps_per_epoch))
     return max(1, progress.total_steps if steps is None else steps)
@@ -221,7 +221,7 @@ class OneCycle:
 
     def rate(self, base_rate: float, progress: Progress) -> float:
         last = _updates(self.duration_steps, self.duration_epochs, progress) - 1
-        peak = max(0.0, self.rising * (last + 1) - 1)  # the step, maybe a fraction, of the highest rate
+        peak = max(0.0, self.rising * (last + 1) - 1)  # the step of the highest rate; may be a fraction
         start = base_rate / self.start_divisor
         if progress.step <= peak and peak > 0:
             return self._slope(start, base_rate, progress.step / peak)
@@ -233,7 +233,8 @@ class OneCycle:
 
 
 def plateau_of(schedule: Any) -> ReduceOnPlateau | None:
-    """The `reduce_on_plateau` in a schedule (itself, or after warm-ups), for whoever must call `observe`."""
+    """The `reduce_on_plateau` in a schedule: the schedule itself, or the one after its warm-ups; else None.
+    The trainer must call its `observe`."""
     while isinstance(schedule, WarmUp):
         schedule = schedule.then
     return schedule if isinstance(schedule, ReduceOnPlateau) else None

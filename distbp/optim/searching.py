@@ -1,8 +1,8 @@
-"""The engine of methods that search along a line: what stands between two evaluations.
+"""The engine of methods that search along a line: its work between two evaluations.
 
-`probe` puts the trial into the parameters, the caller evaluates loss and gradient there, and `apply_measured`
-takes what was found. Outside of that the parameters are the point: the last one that was accepted. So whoever
-looks at them between two steps, or ends there, has a model that no search can spoil.
+`probe` writes the trial to the parameters. The caller evaluates loss and gradient there and hands them to
+`apply_measured`, which writes the point back: the parameters that were accepted last. So between two steps
+the parameters are always an accepted point, never a trial, and training may end there.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from distbp.optim.updater import cut, sum_of_squares
 from distbp.optim.whole_batch import WholeBatch, dot
 
 NUMBERS = "search"  # the slot that holds `Found`, float64
-# By so much of a value two values may differ that are the same. Far more than the rounding of one number:
-# outputs may be large against their errors.
+# The relative difference up to which two loss values count as equal. It is far above the rounding error of
+# one number, since outputs may be large compared with their differences from the targets.
 ROUNDING = {"float32": 1e-5, "float64": 1e-10}
-STALE = 50  # iterations without a lower loss or a clearly smaller gradient: what moves is rounding
+STALE = 50  # iterations without a lower loss or a clearly smaller gradient; then only rounding errors change
 SEARCHING, CONVERGED, STUCK = range(3)
 
 
 class Found(NamedTuple):
-    """All that is remembered beside vectors. `loss`: the mean loss at the point, without penalty; `norm`: of
-    the gradient there, with it. `evaluations`: points that were looked at; `iterations`: points accepted,
-    after the first; `accepted`: those since the method began afresh; `stale`: those since loss or norm were
-    `lowest` and `smallest`. `state`: SEARCHING, CONVERGED or STUCK."""
+    """The state of the method except for its vectors. `loss`: the mean loss at the point, without the
+    penalty. `norm`: the norm of the gradient at the point, with the penalty. `evaluations`: evaluations so
+    far. `iterations`: points accepted after the first one. `accepted`: points accepted since the method last
+    started afresh. `stale`: points accepted since the last improvement. `lowest`, `smallest`: the least value
+    (with the penalty) and norm so far. `state`: SEARCHING, CONVERGED or STUCK."""
 
     line: Line
     loss: float = 0.0
@@ -51,7 +52,7 @@ class Found(NamedTuple):
         return [phase, step, *(number for end in ends for number in end), tries, *self[1:]]
 
     def counted(self, value: float, norm: float, epsilon: float) -> Found:
-        """With an iteration more. epsilon: of the dtype."""
+        """This state after one more accepted point with a value and a norm. epsilon: that of the dtype."""
         better = value < self.lowest - 4 * epsilon * abs(value) or norm < 0.9 * self.smallest
         stale = 0.0 if better else self.stale + 1
         return self._replace(stale=stale, lowest=min(value, self.lowest), smallest=min(norm, self.smallest))
@@ -63,13 +64,14 @@ class Found(NamedTuple):
 
 
 class Searching:
-    """Moves `parameters` by a method, in place.
+    """Updates `parameters` in place by a method.
 
-    parameters: (n,), of one floating dtype. decays: stretches that `l2` counts. tensors: stretches that are
-    measured one by one. slots: the state, by name, which is used as it lies; None makes fresh state.
+    parameters: (n,), float32 or float64. decays: stretches to which the penalty `l2` applies. tensors:
+    stretches that are measured separately. slots: the saved state, by name, which is copied; None: a new
+    state. Raises ValueError if the slots do not fit.
     """
 
-    compiled = False  # one evaluation takes a pass over all data, against which this is nothing
+    compiled = False  # an evaluation is a pass over all data, so this code takes almost none of the time
     one_pass = False
 
     def __init__(
@@ -99,25 +101,26 @@ class Searching:
 
     @property
     def bears_infinity(self) -> bool:
-        """Whether the next evaluation may find a loss that is not finite: then the step was too long."""
+        """Whether the next evaluation may give a loss that is not finite, because the step is too long."""
         return self.found.evaluations > 0
 
     def probe(self) -> None:
-        """Puts the trial into the parameters."""
+        """Writes the trial to the parameters."""
         step = self.parameters.dtype.type(self.found.line.step)
         if step:
             np.multiply(self.slots["direction"], step, out=self.parameters)
             np.add(self.parameters, self._point, out=self.parameters)
 
     def apply_measured(self, gradient: Array, step: Step, scale: float) -> Array:
-        """Takes the evaluation of the trial: `step.loss`, the mean loss, and the gradient `scale * gradient`,
-        which is overwritten. Puts the point into the parameters. Returns for each of `parts` the sums of
-        squares (parts, 3): of the gradient at the point, of the parameters before, and of their move."""
+        """Takes the evaluation of the trial: the mean loss `step.loss` and the gradient `scale * gradient`.
+        `gradient` is overwritten. Writes the point to the parameters. Returns the sums of squares of each
+        part, (parts, 3) float64: of the gradient at the point, of the parameters before, and of their
+        change."""
         found, point = self.found, self._point
         self._trial[:] = self.parameters
         np.multiply(gradient, gradient.dtype.type(scale), out=gradient)
         value = step.loss + self._penalize(gradient)
-        self.parameters[:] = point  # what `_next` moves
+        self.parameters[:] = point  # `_next` changes it if the trial is accepted
         found = self._next(found._replace(evaluations=found.evaluations + 1), step.loss, value, gradient)
         self.slots[NUMBERS][:] = found.flat()
         measured = self.slots["gradient"], point, self.parameters - point
@@ -126,10 +129,10 @@ class Searching:
         return squares.reshape(-1, 3)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: there are no threads to end (see `Updater.close`)."""
 
     def _penalize(self, gradient: Array) -> float:
-        """Adds the gradient of l2 / 2 * sum of p^2 at the trial; returns that sum."""
+        """Adds the gradient of the penalty l2 / 2 * sum of p^2 at the trial. Returns the penalty."""
         penalty = 0.0
         for place in self._decays if self._l2 else ():
             trial = self._trial[place]
@@ -148,13 +151,13 @@ class Searching:
         line = advance(found.line, value, slope, method.curvature, rounding, method.on_parabola)
         found = found._replace(line=line)
         if line.phase == FAILED:
-            if found.accepted == 0:  # the steepest way is none either
+            if found.accepted == 0:  # steepest descent has failed, too
                 return self._ended(found, STUCK)
             return self._afresh(found, line.start.value, self.slots["gradient"])
         return self._accept(found, loss, value, gradient) if line.phase == ACCEPTED else found
 
     def _afresh(self, found: Found, value: float, gradient: Array) -> Found:
-        """Begins anew at the point, whose gradient this is, down the steepest way."""
+        """Starts afresh at the point, along steepest descent. gradient: the gradient at the point."""
         norm = math.sqrt(dot(gradient, gradient))
         self.slots["gradient"][:] = gradient
         np.negative(gradient, out=self.slots["direction"])
@@ -180,7 +183,7 @@ class Searching:
         slope = dot(gradient, self.slots["direction"])
         if not slope < 0:
             return self._afresh(found, value, gradient)
-        # A step that changes the value as much as the last one did, to first order (section 3.5 there).
+        # The step that, to first order, changes the value as much as the last one (Nocedal and Wright, 3.5).
         return found._replace(line=begin(value, slope, first or line.step * line.start.slope / slope))
 
     def _ended(self, found: Found, state: int) -> Found:
@@ -188,7 +191,7 @@ class Searching:
 
     @property
     def verdict(self) -> str:
-        """Why there is nothing left to do; "" while there is."""
+        """Why training is done, for the user; "": it is not."""
         found = self.found
         count = f"{int(found.iterations):,} iterations, {int(found.evaluations):,} evaluations"
         if found.state == CONVERGED:

@@ -1,8 +1,8 @@
 """The engine that joins the sums of a step and applies an update rule, stretch by stretch.
 
-A stretch is small enough to stay in a core's cache: the sums are joined and every op of the rule runs on
-one stretch before the next one is touched, so memory is read and written once for a step. No element's
-arithmetic depends on its neighbors, so the bits are the same for any cut and any number of threads.
+A stretch is small enough to stay in a core's cache. The engine joins its sums and runs every op of the rule
+on it before it goes on to the next stretch, so a step reads and writes memory once. No element's arithmetic
+depends on its neighbors, so the bits are the same for any cut and any number of threads.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from distbp.nn.run_tape import encode
 from distbp.optim.groups import Rates, groups_of
 from distbp.optim.parts import Part, Rule, Step, Vector
 
-WORTH_A_THREAD = 131072  # parameters; waking a thread costs about as much as updating so many
+WORTH_A_THREAD = 131072  # parameters; to update this many takes about as long as to wake a thread
 
 Order = Sequence[tuple[int, int]]
 
@@ -32,18 +32,18 @@ Order = Sequence[tuple[int, int]]
 class Updater:
     """Applies a chain of parts to `parameters`, in place.
 
-    parameters: (n,), C-contiguous, one floating dtype. decays: stretches [start, stop) of the vectors that
-    L1, L2 and weight decay touch, in any order. tensors: stretches that are measured one by one. rates:
-    stretches with a factor on the learning rate, (start, stop, factor); the others have 1. slots: existing
-    state, by name, which is used as it lies (not copied); None makes fresh state. compiled: by compiled ops,
-    for float32. threads: how many threads share a large vector.
+    parameters: (n,), C-contiguous, floating. decays: stretches [start, stop) to which L1, L2 and weight decay
+    apply, in any order. tensors: stretches that are measured separately. rates: stretches with a factor on
+    the learning rate, (start, stop, factor); other parameters have the factor 1. slots: the saved state, by
+    name, which is updated in place (not copied); None: a new state. compiled: whether to use compiled ops,
+    for float32. threads: the most threads that share a large vector.
 
-    `.slots` is the whole state: name -> (n,). Save it after an `apply` and give it back later, and the bits
-    go on as if nothing had happened. ValueError where arrays, slots or decays do not fit.
+    `.slots` is the whole state: name -> (n,). An updater made from the slots saved after an `apply` goes on
+    with the same bits. Raises ValueError if arrays, slots, decays or rates do not fit.
     """
 
     bears_infinity = False  # a loss that is not finite ends training
-    verdict = ""  # it never has nothing left to do
+    verdict = ""  # these methods do not notice that they have converged
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Updater:
         self.parts = cut(tensors, covers, piece)
         self._places: tuple[list[Array], Order, Any] = [], [], None
         self._threads = max(1, min(threads, parameters.size // WORTH_A_THREAD))
-        # Overflow is found by what is looked at afterward; NumPy's warnings are of each thread.
+        # The caller checks for overflow afterward. NumPy's warnings must be turned off in each thread.
         self.pool = (
             ThreadPoolExecutor(self._threads - 1, "distbp-update", partial(np.seterr, all="ignore"))
             if self._threads > 1
@@ -92,30 +92,30 @@ class Updater:
         )
 
     def apply(self, sums: Sequence[Array], order: Order, step: Step, scale: float) -> None:
-        """One update with the averaged gradient `scale * (the joined sums)`; scale is 1 / (the batch's
-        weight).
+        """Makes one update with the averaged gradient `scale * (the joined sums)`. Waits. scale: 1 / (the
+        batch's weight).
 
-        sums: of each block, (n or more,), of which those left of an addition are overwritten; order: the
-        additions (left, right) that join them. Waits."""
+        sums: (n or more,) for each block; the left operands of additions may be overwritten. order: the
+        additions (left, right) that join the sums."""
         self._together(self.stretches, None, sums, order, step, scale)
 
     def apply_measured(self, sums: Sequence[Array], order: Order, step: Step, scale: float) -> Array:
-        """Does what `apply` does. Returns for each of `parts` the sums of squares (parts, 3): of the gradient
-        sums, of the parameters before the update, and of the update."""
+        """Does what `apply` does. Returns the sums of squares of each of `parts`, (parts, 3) float64: of the
+        gradient sums, of the parameters before the update, and of the update."""
         squares = np.zeros((len(self.parts), 3))
         self._together(self.parts, squares, sums, order, step, scale)
         return squares
 
     @property
     def one_pass(self) -> bool:
-        """Whether an update needs no look at the whole gradient before it."""
+        """Whether an update does not need the norm of the whole gradient first."""
         return self.rule.clip is None
 
     def probe(self) -> None:
-        """The next gradient is wanted where the parameters are."""
+        """Does nothing: the next gradient is computed at the parameters (see `Searching.probe`)."""
 
     def close(self) -> None:
-        """Ends the threads, and lets go of the sums. Harmless when called twice."""
+        """Ends the threads and drops the references to the sums. A second call does nothing."""
         self._places = [], [], None
         if self.pool is not None:
             self.pool.shutdown()
@@ -129,8 +129,8 @@ class Updater:
         return pairwise(len(stretches) * thread // self._threads for thread in range(self._threads + 1))
 
     def constants(self, step: Step, scale: float) -> Array:
-        """(groups, rows, 4): what the ops of the rule read at a step."""
-        # NumPy scalars in a step would make other types of the rule's numbers.
+        """The numbers that the ops of the rule read at a step, with the scale: (groups, rows, 4) float64."""
+        # NumPy scalars in a step would change the types of the rule's numbers.
         plain = Step(int(step.number), float(step.learning_rate), decay=float(step.decay))
         found: Array = self.rule.constants([plain])[0]
         found[:, self.rule.scaled, 0] *= self.rule.scale(float(scale), float(step.gradient_norm))
@@ -157,14 +157,15 @@ class Updater:
         try:
             self._apply(*mine)
         finally:
-            wait(waiting)  # after Ctrl-C, too: they use the sums by their addresses
+            wait(waiting)  # after Ctrl-C, too: the threads use the addresses of the sums
         for other in waiting:
             other.result()
 
     def _compiled(
         self, stretches: Array, squares: Array | None, sums: Sequence[Array], order: Order, constants: Array
     ) -> None:
-        # Most steps have the sums of the last one, and to find their places takes as long as a small update.
+        # Most steps use the same arrays as the step before. Finding their addresses takes as long as a small
+        # update.
         known, joined, joining = self._places
         if not joining or order != joined or len(sums) != len(known) or any(map(is_not, sums, known)):
             joining = self._code.joining_of(self.program, sums, order, self._threads > 1)
@@ -197,8 +198,8 @@ class Updater:
 
 
 def join(sums: Sequence[Array], order: Order) -> Array:
-    """The sum of the blocks' sums, in the fixed tree: the last addition's result is new, or it is the only
-    block's own."""
+    """Joins the blocks' sums in the fixed tree. Returns a new array or, if there is one block only, its own.
+    The left operands of all additions but the last are overwritten."""
     if not order:
         return sums[0]
     *inner, (left, right) = order
@@ -208,16 +209,16 @@ def join(sums: Sequence[Array], order: Order) -> Array:
 
 
 def sum_of_squares(gradient: Array, piece: int = PIECE) -> float:
-    """The sum of g^2, for the norm, and in the same pass the check that every entry is finite.
+    """The sum of g^2, for the norm. The same pass checks that every entry is finite.
 
-    gradient: (n,), float32 or float64. NaN means that an entry is NaN or infinite; infinity, that all are
-    finite and their sum of squares is more than float64 holds. Pieces are added in order in float64, so a
-    vector cut at multiples of `piece` gives the same bits when the sums of its pieces are added in order.
+    gradient: (n,), float32 or float64. Returns NaN if an entry is NaN or infinite, and infinity if all are
+    finite and float64 cannot hold their sum of squares. Pieces are added in order in float64. So a vector
+    that is cut at multiples of `piece` gives the same bits if the sums of its pieces are added in order.
     """
     total = 0.0
     for start in range(0, gradient.size, piece):
         part = gradient[start : start + piece]
-        squares = float(np.vdot(part, part))  # as np.dot, but it does not warn of overflow: 3 us less
+        squares = float(np.vdot(part, part))  # np.dot would also check for overflow, which takes 3 us
         if not math.isfinite(squares):
             squares = _exact_sum_of_squares(part)
         total += squares
@@ -225,7 +226,8 @@ def sum_of_squares(gradient: Array, piece: int = PIECE) -> float:
 
 
 def _exact_sum_of_squares(part: Array) -> float:
-    """Serves a piece whose plain sum is not finite, as squares in float32 overflow from 1.8e19 on."""
+    """The sum of squares of a piece whose plain sum is not finite: in float32, squares overflow from 1.8e19
+    on."""
     if not np.isfinite(part).all():
         return math.nan
     wide = part.astype(np.float64)
@@ -236,7 +238,7 @@ def cut(
     stretches: Sequence[tuple[int, int]], covers: Sequence[tuple[int, int, int]], piece: int = 4096
 ) -> Array:
     """The stretches as (start, stop, number), int64, cut at the ends of covers and at multiples of `piece`.
-    covers: (start, stop, number) in order that do not overlap; the number where there is none is 0."""
+    covers: (start, stop, number), in order and without overlap. Outside of all covers the number is 0."""
     found, places = [], [at for cover in covers for at in cover[:2]]
     for first, last in stretches:
         ends = places[bisect_right(places, first) : bisect_left(places, last)]
@@ -247,7 +249,7 @@ def cut(
 
 
 def number_of(start: int, stop: int, covers: Sequence[tuple[int, int, int]]) -> int:
-    """Returns the number of the cover that holds the stretch, 0 where none does. `covers` are as in `cut`."""
+    """Returns the number of the cover that contains the stretch, else 0. covers: as in `cut`."""
     at = bisect_right(covers, start, key=itemgetter(0))
     return next((number for _, end, number in covers[max(0, at - 1) : at] if stop <= end), 0)
 

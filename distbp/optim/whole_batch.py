@@ -1,7 +1,7 @@
-"""Methods that search along a line, from values and gradients of the whole training set.
+"""Methods that search along a line, with loss and gradient of the whole training set.
 
-A method says which way to go from a new point; how far is found by `distbp.optim.line_search`. One step of
-training is one evaluation. What comes before and after it is `distbp.optim.searching`.
+A method chooses the direction at each new point; `distbp.optim.line_search` finds the step size. One step of
+training is one evaluation. `distbp.optim.searching` does the work before and after it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CURVATURE_HELP = (
 
 
 def dot(a: Array, b: Array) -> float:
-    """Returns the sum of a * b in float64. Adds piece after piece, so the bits are the same whoever adds."""
+    """Returns the sum of a * b in float64. a, b: (n,). Pieces of PIECE numbers are added in order."""
     total = 0.0
     for start in range(0, a.size, PIECE):
         x, y = a[start : start + PIECE], b[start : start + PIECE]
@@ -33,8 +33,8 @@ def dot(a: Array, b: Array) -> float:
 
 
 class WholeBatch(Protocol):
-    """What such a method offers. `slots`: name -> how many vectors it keeps beside the gradient of the point
-    and the direction. `on_parabola`: as of `line_search.advance`."""
+    """The interface of such a method. `slots`: name -> the number of vectors that it keeps besides the
+    direction and the gradient at the point. `on_parabola`, `curvature`: see `line_search.advance`."""
 
     on_parabola: ClassVar[float]
 
@@ -51,10 +51,10 @@ class WholeBatch(Protocol):
     def slots(self) -> Mapping[str, int]: ...
 
     def turn(self, slots: Mapping[str, Array], gradient: Array, moved: Array, accepted: int) -> float:
-        """Writes the direction from a new point into `slots["direction"]`, which holds the last one. Returns
-        the first step to try along it; 0 means that none is known. `slots["gradient"]` is of the old point,
-        `gradient` of the new one. `moved` is the new point less the old one. `accepted` counts the points
-        that were accepted since the method began afresh, this one included."""
+        """Writes the direction from a new point to `slots["direction"]`, which holds the last direction.
+        Returns the first step to try along it; 0: none is known. `slots["gradient"]`: the gradient at the old
+        point. `gradient`: that at the new point. `moved`: the new point minus the old one. `accepted`: the
+        number of points accepted since the method started afresh, including this one."""
         ...
 
 
@@ -65,7 +65,7 @@ class ConjugateGradient(OptimizerFacts):
     Optimization", 2nd ed., section 5.2). Each step is one pass over the training set."""
 
     whole_batch: ClassVar[bool] = True
-    on_parabola: ClassVar[float] = 0.001  # so a least-squares problem is solved by steps that are exact
+    on_parabola: ClassVar[float] = 0.001  # the steps of a least-squares problem are then exact
 
     type: Literal["conjugate_gradient"] = "conjugate_gradient"
     tolerance: float = option(1e-5, help=_TOLERANCE_HELP, ge=0)
@@ -92,7 +92,7 @@ class LBFGS(OptimizerFacts):
     Each step is one pass over the training set."""
 
     whole_batch: ClassVar[bool] = True
-    on_parabola: ClassVar[float] = 1.0  # a second trial costs more than it brings
+    on_parabola: ClassVar[float] = 1.0  # a second trial costs more than it gains
 
     type: Literal["lbfgs"] = "lbfgs"
     history: int = option(10, help="steps that are remembered: two vectors each", ge=1, le=100)
@@ -109,7 +109,7 @@ class LBFGS(OptimizerFacts):
         moves[here] = moved
         np.subtract(gradient, slots["gradient"], out=changes[here])
         newest_first = [(accepted - 1 - n) % self.history for n in range(min(accepted, self.history))]
-        # A pair whose curvature rounding has eaten would make H unbounded; no other fails here.
+        # Only a pair whose curvature is lost to rounding fails this test. It would make H unbounded.
         bends = {n: dot(moves[n], changes[n]) for n in newest_first}
         pairs = [n for n in newest_first if bends[n] > np.finfo(u.dtype).eps * dot(changes[n], changes[n])]
         np.negative(gradient, out=u)
