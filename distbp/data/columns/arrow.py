@@ -1,4 +1,4 @@
-"""The door to pyarrow, which reads every file of a table. It is loaded when the first table is opened."""
+"""Access to pyarrow, which reads every file of a table. The first call of `arrow` imports it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distbp.core.imports import missing
 
 
 class Arrow(NamedTuple):
-    """Modules of pyarrow. `errors`: what they raise for files that are damaged."""
+    """Modules of pyarrow. `errors`: the exceptions that they raise for damaged files."""
 
     pa: Any
     compute: Any
@@ -23,7 +23,7 @@ class Arrow(NamedTuple):
 
 @functools.cache
 def arrow() -> Arrow:
-    """Raises DataError where pyarrow is not installed."""
+    """Imports pyarrow at the first call. Raises DataError if pyarrow is not installed."""
     try:
         import pyarrow as pa
         from pyarrow import compute, csv, ipc, json, parquet
@@ -34,6 +34,6 @@ def arrow() -> Arrow:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether a type of Arrow's holds text."""
+    """Whether an Arrow type is a type of text."""
     types = arrow().pa.types
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))

@@ -1,7 +1,7 @@
-"""From the cells of a column, text or typed, to numbers and levels. Every file, frame and row goes through
-here, so that the same rows give the same numbers whatever held them.
+"""Turns the cells of a column, text or typed, into numbers and levels. Every file, frame and row goes
+through these functions, so the same rows give the same numbers from every source.
 
-Arrays are pyarrow's, one piece of a column. Missing cells are null in them, and NaN in what is returned.
+Cells are an Arrow array, one piece of a column. A missing cell is null there, and NaN in returned numbers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.data.columns.arrow import arrow, is_text
 
-MISSING = ("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None")  # unless the job says
+MISSING = ("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None")  # by default
 TRUE, FALSE = ("true", "yes", "t", "y"), ("false", "no", "f", "n")
 WHOLE = r"^[+-]?(0|[1-9][0-9]*)$"
-# No zeros in front: "00123" is a postcode.
+# No leading zeros: "00123" is a postcode, not a number.
 NUMBER = r"^[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?([iI]nf|INF|[iI]nfinity)$"
 _ZONE = r" ?(Z|UTC|[+-][01][0-9](:?[0-5][0-9])?)"
 DATE = (
@@ -32,8 +32,8 @@ DATE = (
 
 @dataclass(frozen=True, eq=False)
 class Coded:
-    """Text that came with a dictionary. `texts`: the entries, cleaned, null where that means a missing cell;
-    not all need be used. `codes`: (n,) whole numbers, of entries; -1 where the cell is null."""
+    """Dictionary-encoded text. `texts`: the cleaned entries, null for a missing cell; some may be unused.
+    `codes`: (n,) int32, each cell's index into `texts`; -1 for a null cell."""
 
     dictionary: Any
     texts: Any
@@ -44,24 +44,24 @@ class Coded:
 
     @property
     def counts(self) -> Array:
-        """How often each entry is there; 0 where it means a missing cell."""
+        """(entries,): the number of cells with each entry; 0 for an entry that means a missing cell."""
         found = np.bincount(self.codes + 1, minlength=len(self.texts) + 1)[1:]
         found[missing_cells(self.texts)] = 0
         return found
 
     def plain(self) -> Any:
-        """The text itself."""
+        """The cells as a plain Arrow array of text."""
         return self.texts.take(arrow().pa.array(self.codes, mask=self.codes < 0))
 
     def map(self, values: Array, missing: Any) -> Array:
-        """What stands in `values` for the entry of each cell, or `missing`."""
+        """(n,): the item of `values` at each cell's code, or `missing` for a null cell."""
         return np.append(values, np.array([missing], values.dtype))[self.codes]
 
 
 def cleaned(cells: Any, missing: Sequence[str], before: Any = None) -> Any:
-    """Text without blanks around it, null where it is one of `missing`; of other types numbers and dates,
-    null where `missing` has the text of that number or date. `Coded` where the text came with a dictionary.
-    before: what this gave for the piece before, whose dictionary may be the same."""
+    """Cells with every missing cell null. Text loses the blanks around it, and is missing if it is one of
+    `missing`. A number or date is missing if `missing` has its text. Dictionary-encoded text becomes `Coded`.
+    before: the result for the previous piece; an equal dictionary is not cleaned again."""
     pa, compute = arrow().pa, arrow().compute
     if pa.types.is_dictionary(cells.type) and is_text(cells.type.value_type):
         known = isinstance(before, Coded) and cells.dictionary.equals(before.dictionary)
@@ -70,7 +70,7 @@ def cleaned(cells: Any, missing: Sequence[str], before: Any = None) -> Any:
         return Coded(dictionary, texts, _primitive(cells.indices.cast(pa.int32()), -1))
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
-    if pa.types.is_time(cells.type):  # without a day it is not a date, as in text
+    if pa.types.is_time(cells.type):  # a time without a day is text, not a date
         cells = compute.replace_substring_regex(cells.cast(pa.string()), r"\.0+$", "")
     if not is_text(cells.type):
         return _without(cells, missing)
@@ -80,12 +80,12 @@ def cleaned(cells: Any, missing: Sequence[str], before: Any = None) -> Any:
 
 
 def means_values(missing: Sequence[str]) -> bool:
-    """Whether a missing cell may be a number or a date, as -999, so that typed columns may hold it."""
+    """Whether a text of `missing` is a number, such as -999, or a date. Typed columns may hold it, too."""
     return any(re.match(NUMBER, text) or re.match(DATE, text) for text in missing)
 
 
 def _without(cells: Any, missing: Sequence[str]) -> Any:
-    """Cells, null where they are a number or a date that `missing` has, however it is written."""
+    """The cells, null where they equal a number or a date in `missing`. The spelling may differ."""
     pa, types = arrow().pa, arrow().pa.types
     if not means_values(missing):
         return cells
@@ -101,27 +101,27 @@ def _without(cells: Any, missing: Sequence[str]) -> Any:
 
 
 def matches(cells: Any, pattern: str) -> bool:
-    """Whether all text that is there fits the pattern."""
+    """Whether all text that is not null matches the pattern."""
     found = arrow().compute.match_substring_regex(cells, pattern)
     return arrow().compute.all(found).as_py() is not False
 
 
 def comma_hint(cell: object) -> str:
-    """What to say of a cell that is not a number, where it looks like one with a decimal comma. In 1,500 it
-    may stand between thousands."""
+    """A hint about `decimal` if a cell looks like a number with a decimal comma, else "". The comma in 1,500
+    may separate thousands, so that cell gets no hint."""
     comma = isinstance(cell, str) and re.fullmatch(r"[+-]?[0-9.]+,([0-9]{1,2}|[0-9]{4,})", cell.strip())
     return "; for a decimal comma in CSV say decimal: ','" if comma else ""
 
 
 def missing_cells(cells: Any) -> Array:
-    """(n,) bool: null, or NaN."""
+    """(n,) bool: True for null and NaN."""
     return np.asarray(arrow().compute.is_null(cells, nan_is_null=True).to_numpy(zero_copy_only=False))
 
 
 def as_numbers(cells: Any) -> tuple[Array, Array | None]:
-    """(n,) float64, and which cells hold something else than a number; None where all are right."""
+    """Returns the numbers, (n,) float64, and a mask (n,) of the cells that are not numbers; None: no cell."""
     pa, compute = arrow().pa, arrow().compute
-    if pa.types.is_decimal(cells.type):  # Arrow's cast to float64 may miss the nearest one
+    if pa.types.is_decimal(cells.type):  # Arrow's cast may miss the nearest float64
         cells = cells.cast(pa.string())
     kind = cells.type
     if is_text(kind):
@@ -132,7 +132,7 @@ def as_numbers(cells: Any) -> tuple[Array, Array | None]:
         cells = compute.if_else(good, cells, pa.scalar(None, pa.string()))
         try:
             return _floats(_cast(cells)), _not(good)
-        except pa.ArrowInvalid:  # more digits or a larger exponent than it takes
+        except pa.ArrowInvalid:  # more digits or a larger exponent than Arrow reads
             return np.array([np.nan if t is None else float(t) for t in cells.to_pylist()]), _not(good)
     if pa.types.is_boolean(kind):
         return _floats(cells.cast(pa.int8())), None
@@ -142,8 +142,8 @@ def as_numbers(cells: Any) -> tuple[Array, Array | None]:
 
 
 def numbers_of(text: Any) -> Any:
-    """Text as float64 where every cell that is there is a number (see NUMBER), else None. This is ten times
-    as fast as to match the pattern, and a test compares both."""
+    """Text as float64 if every cell that is not null matches `NUMBER`, else None. This is ten times as fast
+    as matching the pattern; a test checks that the two agree."""
     pa, compute = arrow().pa, arrow().compute
     if compute.any(compute.match_substring_regex(text, r"^[+-]?0[0-9]")).as_py():
         return None
@@ -162,7 +162,8 @@ def _cast(text: Any) -> Any:
 
 
 def as_dates(cells: Any) -> tuple[Array, Array | None]:
-    """(n,) float64, seconds since 1970 in UTC, and which cells are no dates."""
+    """Returns seconds since 1970 in UTC, (n,) float64, and a mask (n,) of the cells that are not dates; None:
+    no cell."""
     pa, compute = arrow().pa, arrow().compute
     kind, bad = cells.type, None
     if is_text(kind):
@@ -171,7 +172,7 @@ def as_dates(cells: Any) -> tuple[Array, Array | None]:
         text, kind = _iso(text)
         try:
             cells = text.cast(kind)
-        except pa.ArrowInvalid:  # a 30th of February
+        except pa.ArrowInvalid:  # such as February 30
             cells = pa.array([_date(one) for one in text.to_pylist()], kind)
         bad = _not(compute.and_(good, compute.is_valid(cells)))
     elif not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
@@ -183,8 +184,8 @@ def as_dates(cells: Any) -> tuple[Array, Array | None]:
 
 
 def _iso(text: Any) -> tuple[Any, Any]:
-    """Text that fits `DATE` in the one form that Arrow reads, and the type to read it as: microseconds,
-    without a time zone where no cell has one but UTC, else all in UTC."""
+    """Rewrites text that matches `DATE` in the form that Arrow reads. Returns it with the type to cast it to:
+    microseconds, in UTC if a cell has a time zone other than UTC, else without a time zone."""
     pa, replaced = arrow().pa, arrow().compute.replace_substring_regex
     text = replaced(arrow().compute.replace_substring(text, "/", "-"), " ?(Z|UTC)$", "")
     text = replaced(text, r"^([0-9]{4}-[0-9]{2})$", r"\1-01")
@@ -197,7 +198,8 @@ def _iso(text: Any) -> tuple[Any, Any]:
 
 
 def as_booleans(cells: Any) -> tuple[Array, Array | None]:
-    """(n,) float64, 1 for yes, and which cells are neither yes nor no."""
+    """Returns 1 for yes and 0 for no, (n,) float64, and a mask (n,) of the cells that are neither; None: no
+    cell."""
     pa, compute = arrow().pa, arrow().compute
     if is_text(cells.type):
         text = compute.utf8_lower(cells)
@@ -212,29 +214,29 @@ def as_booleans(cells: Any) -> tuple[Array, Array | None]:
 
 
 def truth(text: str) -> bool | None:
-    """What a text says as yes or no; None: it is neither."""
+    """True for a text that means yes, False for no, None for any other text."""
     text = text.lower()
     return True if text in (*TRUE, "1") else False if text in (*FALSE, "0") else None
 
 
 def truths(texts: Sequence[Any]) -> dict[bool | None, str]:
-    """The text for yes and for no, where these two words, in any of their spellings, are all that there is;
-    else none. So a boolean of a typed file is told to be the True of a CSV."""
+    """The texts for yes and no, by their meaning, if every text means one of them and no two mean the same;
+    else {}. So a boolean in a typed file matches the text True in a CSV."""
     found: dict[bool | None, str] = {truth(text): text for text in texts if text not in ("0", "1")}
     found.pop(None, None)
     return found if len(found) == len(texts) else {}
 
 
 def as_levels(cells: Any, numeric: bool) -> tuple[Any, Array | None]:
-    """The cells as text (null: missing), and which cells are bad. `numeric`: they are numbers, whose text is
-    the shortest: 3 for 3.0."""
+    """Returns cells as Arrow text (null: missing), and a mask (n,) of bad cells; None: no cell.
+    `numeric`: cells are numbers, and become their shortest text, 3 for 3.0."""
     pa, compute = arrow().pa, arrow().compute
     if pa.types.is_boolean(cells.type):
         return cells.cast(pa.string()), None
     if numeric or not is_text(cells.type):
         if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type):
             return compute.cast(pa.nulls(len(cells)), pa.string()), _none_of(cells)[1]
-        if pa.types.is_temporal(cells.type):  # a day has no time, as in text
+        if pa.types.is_temporal(cells.type):  # a date at midnight is written without a time
             return compute.replace_substring_regex(
                 cells.cast(pa.string()), r"( 00:00:00)?(\.0+)?Z?$", ""
             ), None
@@ -259,13 +261,13 @@ def _date(text: str | None) -> Any:
 
 
 def _floats(cells: Any) -> Array:
-    """Of numbers, float64, NaN where they are null. It may be the memory of the cells."""
+    """Numbers as float64, NaN for null. The result may share memory with the cells."""
     return _primitive(cells.cast(arrow().pa.float64(), safe=False), np.nan)
 
 
 def _primitive(cells: Any, missing: float) -> Array:
-    """Of numbers of any fixed width; `missing` where they are null. Without a null it is the memory of the
-    cells. (`to_numpy` loads pandas.)"""
+    """Numbers of any fixed width as a NumPy array, `missing` for null. Without nulls, the result shares
+    memory with the cells. (`to_numpy` would import pandas.)"""
     valid, data = cells.buffers()
     start, stop = cells.offset, cells.offset + len(cells)
     if data is None or cells.null_count == len(cells):
@@ -280,7 +282,7 @@ def _primitive(cells: Any, missing: float) -> Array:
 
 
 def _not(good: Any) -> Array | None:
-    """Where `good` is false (not null); None where it is nowhere."""
+    """A mask, (n,) bool, of the cells for which `good` is false, not null; None: no cell."""
     compute = arrow().compute
     bad = compute.invert(compute.fill_null(good, True))
     return np.asarray(bad.to_numpy(zero_copy_only=False)) if compute.any(bad).as_py() else None

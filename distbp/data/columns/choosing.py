@@ -1,4 +1,4 @@
-"""What a job says of its columns, and what that makes of the columns that a table has."""
+"""The columns that a job describes, and the kind and use of each column of its table."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from distbp.data.columns.names import unknown_column
 from distbp.data.columns.reading import NamedTable
 from distbp.data.columns.types import WORDS, ColumnFacts
 
-if TYPE_CHECKING:  # which stands below
+if TYPE_CHECKING:  # avoids an import cycle
     from distbp.data.columns.plan import Plan
 
-OTHERS = "others"  # the key of `columns` for all that it does not name
+OTHERS = "others"  # the key of `columns` for all columns that no other key matches
 
 
 @dataclass(frozen=True)
 class Window:
-    """Samples are `length` rows of a series, every `stride` rows one; the target lies `horizon` rows after
-    the last; `difference`: of it, the change since then."""
+    """Samples are windows of `length` rows of a series, one every `stride` rows. The target is `horizon` rows
+    after the last row of the window. `difference`: predict its change since that row."""
 
     length: int
     stride: int
@@ -35,9 +35,9 @@ class Window:
 
 @dataclass(frozen=True)
 class WantedTarget:
-    """A column that is predicted. `scaled`: its values get mean 0 and deviation 1.
-    `clipped`: predictions stay in the range of the training rows. `by_class`: they are classes to the
-    loss. `path`: where the job says so."""
+    """A column to predict. `scaled`: its values are scaled to mean 0 and standard deviation 1. `clipped`:
+    predictions stay in the range of the training rows. `by_class`: the loss takes the values as classes.
+    `path`: the field of the job that names the column."""
 
     column: str
     scaled: bool = False
@@ -48,10 +48,10 @@ class WantedTarget:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a job says of its table. `targets`: by output, "" where it is the only one. `columns`: kinds by
-    name or pattern. `shares`: of "validation" and "test". `window`: the samples are windows of the rows,
-    which then have the target's past among their columns. `plan`: of a model, which prepares the rows; None:
-    it is fitted to them."""
+    """A job's description of its table. `targets`: by output; the key of a single output is "". `columns`:
+    kinds by name or pattern. `shares`: the shares of "validation" and "test", from 0 to 1. `window`: samples
+    are windows of rows, and the past of a numeric target is an input. `plan`: the plan of a trained model;
+    None: a plan is fitted to the training rows."""
 
     targets: Mapping[str, WantedTarget]
     columns: Mapping[str, Any]
@@ -73,7 +73,7 @@ class Wanted:
 
 
 def check_columns(wanted: Wanted, raw: NamedTable) -> None:
-    """Raises JobError with every column that the table does not have."""
+    """Raises JobError with every column of the job that the table lacks."""
     faults = []
     roles = (
         *((target.path, target.column) for target in wanted.targets.values()),
@@ -92,7 +92,8 @@ def check_columns(wanted: Wanted, raw: NamedTable) -> None:
 
 
 def chosen_kinds(wanted: Wanted, facts: Mapping[str, ColumnFacts]) -> tuple[dict[str, Any], list[str]]:
-    """The kind of every input column, and what to say of those that are left out."""
+    """Returns the kind of every input column, and a note on columns left out because they are text. Raises
+    JobError if the target is an input or no input is left."""
     targets = wanted.target_columns
     roles = {*targets, wanted.weight, wanted.group, wanted.time}
     chosen: dict[str, Any] = {}
@@ -114,7 +115,7 @@ def chosen_kinds(wanted: Wanted, facts: Mapping[str, ColumnFacts]) -> tuple[dict
             )
         elif not isinstance(kind, kinds.Drop):
             chosen[name] = kind
-    for name in targets if wanted.window is not None else ():  # with windows there is one
+    for name in targets if wanted.window is not None else ():  # the target's past is an input
         if facts[name].numeric:
             chosen[name] = kinds.Number()
     if not chosen:
@@ -131,7 +132,7 @@ def chosen_kinds(wanted: Wanted, facts: Mapping[str, ColumnFacts]) -> tuple[dict
 
 
 def _written(columns: Mapping[str, Any], name: str) -> Any:
-    """The kind that a job writes for a column: by its name, else by the longest pattern that fits."""
+    """The kind that a job gives a column by its name, else by the longest pattern that matches; else None."""
     if name in columns and name != OTHERS:
         return columns[name]
     fits = [pattern for pattern in columns if pattern != OTHERS and fnmatchcase(name, pattern)]
@@ -139,7 +140,7 @@ def _written(columns: Mapping[str, Any], name: str) -> Any:
 
 
 def uses_of(wanted: Wanted, chosen: Mapping[str, Any], facts: Mapping[str, ColumnFacts]) -> dict[str, Use]:
-    """How each column that is used is read. Raises JobError for roles that a column cannot have."""
+    """How each column in use is read, by name. Raises JobError for columns that do not fit their roles."""
     uses = {}
     for name, kind in chosen.items():
         how = reads(kind)

@@ -1,4 +1,4 @@
-"""The header of CSV: whether the first line names the columns, and names that differ."""
+"""The header of CSV: tells whether the first line names the columns, and makes names unique."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from distbp.data.columns.cells import DATE, MISSING, NUMBER, matches
 
 
 def has_header(first: Sequence[str], table: Any) -> tuple[bool, str]:
-    """Whether the cells of the first line are names: text that is not a number, date or missing marker, and
-    not all of it stands below, too. The first or the last may be empty: pandas and R write an index without a
-    name, and some lines end in a delimiter."""
+    """Returns whether the first line is a header, and why. A header has no cell that is a number, a date or a
+    missing marker, and not all of its cells appear again in their columns. The first or last cell may be
+    empty: pandas and R write an index without a name, and some lines end in a delimiter."""
     pa = arrow().pa
     names = first[not first[0] : len(first) - (not first[-1])]
     for name in names or first:
@@ -28,7 +28,7 @@ def has_header(first: Sequence[str], table: Any) -> tuple[bool, str]:
 
 
 def _stands_below(table: Any) -> bool:
-    """Whether each cell of the first line is in its column again, in lines that do not repeat the first."""
+    """Whether each cell of the first line is in its column again, in a line that differs from the first."""
     compute = arrow().compute
     again = [compute.equal(column, column[0]) for column in table.columns]
     same = again[0]
@@ -39,7 +39,7 @@ def _stands_below(table: Any) -> bool:
 
 
 def apart(names: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Names that differ, as pandas has it: a, a.1; and those that were changed, with what they became."""
+    """Makes names unique as pandas does: a, a.1. Returns all names, and the changed ones as (old, new)."""
     found: list[str] = []
     again: list[tuple[str, str]] = []
     for name in names:

@@ -1,4 +1,4 @@
-"""What stands around the cells of CSV: lines above the table, and runs of blanks between the cells."""
+"""Text around the cells of CSV: lines above the table, and runs of blanks between cells."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 _LOOKED_AT = 200  # lines
-_ABOVE = 50  # lines of a title or a comment, at most
-_ALIKE = 0.9  # of the lines below must have as many cells as most
+_ABOVE = 50  # the most lines of a title or a comment above the table
+_ALIKE = 0.9  # the least share of the lines below that have the most common number of cells
 
 
 class SingleBlanks:
-    """A stream of text in which a run of blanks and tabs is one blank, and lines neither begin nor end with
-    one. Between quotes they stay."""
+    """A stream that reads another stream of bytes, turns each run of blanks and tabs into one blank, and
+    removes blanks at the ends of lines. Blanks between quotes stay."""
 
     closed = False
 
@@ -33,7 +33,7 @@ class SingleBlanks:
 
 
 def single_blanks(text: bytes, quote: bytes) -> bytes:
-    """Whole lines with one blank between cells."""
+    """Whole lines, with runs of blanks outside quotes as in `SingleBlanks`."""
     if quote and quote in text:
         mark = re.escape(quote)
         quoted = mark + b"[^" + mark + b"\n]*" + mark + rb"|[ \t]+"
@@ -44,7 +44,7 @@ def single_blanks(text: bytes, quote: bytes) -> bytes:
 
 
 def lines_above(sample: str, delimiters: Sequence[str], quote: str) -> str:
-    """What to do about a first line that has not as many cells as those below; empty where it has."""
+    """Advice if the first line has another number of cells than the lines below it, else ""."""
     lines = sample.splitlines()[:_LOOKED_AT]
     quoting: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
     for delimiter in delimiters:
@@ -57,7 +57,7 @@ def lines_above(sample: str, delimiters: Sequence[str], quote: str) -> str:
         if cells < 2 + (delimiter == ",") or cells == there[0]:
             continue
         if delimiter == " " and not any(re.fullmatch(r"[+-]?[0-9.]+", one) for one in lines[-1].split()):
-            continue  # words
+            continue  # words of a sentence, not cells
         above = counts.index(cells)
         below = [count for count in counts[above:] if count]
         if above > _ABOVE or below.count(cells) < max(2, _ALIKE * len(below)):

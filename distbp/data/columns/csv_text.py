@@ -1,7 +1,7 @@
-"""CSV by pyarrow: delimiter and header are found in the first lines, every cell is read as text.
+"""Reads CSV by pyarrow: finds delimiter and header in the first lines, and reads every cell as text.
 
-pyarrow guesses types from the first block of a file, and then fails or lies about the rest; so it is asked
-for text alone, and `distbp.data.columns.types` looks at all of it.
+pyarrow guesses types from the first block of a file, and then fails on other cells or misreads them. So it
+is asked only for text, and `distbp.data.columns.types` finds the types from all cells.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile
 
 _DELIMITERS = (",", "\t", ";", "|")
-_BLANK = " "  # any number of them divides cells
-_SAMPLE = 2**18  # bytes, of which the delimiter and the header are found
-_BLOCK = 2**22  # a row must fit into it
+_BLANK = " "  # a run of any length separates cells
+_SAMPLE = 2**18  # bytes in which the delimiter and the header are found
+_BLOCK = 2**22  # bytes; the longest row must fit
 _EXCEL = re.compile(rb'"?sep=([\x20-\x7e\t])"?\r?\n', re.IGNORECASE)
 _THOUSANDS = r"^\s*[+-]?[0-9]{1,3}(\.[0-9]{3})+(,[0-9]+)?\s*$"
 _DECIMAL_COMMA = r"^(\s*[+-]?[0-9]*),([0-9]+([eE][+-]?[0-9]+)?\s*)$"
 
 
 class Dialect(NamedTuple):
-    """How the text of a table is cut. `names`: of its columns. `why`: how the header was found. `above`:
-    lines before its first one, which have no text, or tell Excel the delimiter (sep=;)."""
+    """How text is cut into cells. `names`: the names of the columns. `why`: how the header was found.
+    `above`: the number of lines before the table that are empty or tell Excel the delimiter (sep=;)."""
 
     delimiter: str
     header: bool
@@ -46,7 +46,8 @@ class Dialect(NamedTuple):
 
 @dataclass
 class Ragged:
-    """Rows with more or fewer cells than the table has columns. `skip`: they are left out and counted."""
+    """A handler for pyarrow: counts rows with more or fewer cells than columns, and describes the first one.
+    `skip`: such rows are left out; else they are an error."""
 
     skip: bool = False
     count: int = 0
@@ -63,7 +64,7 @@ class Ragged:
 
 
 def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = None) -> Dialect:
-    """Delimiter, header and names of a file. `header`: known from elsewhere. Raises DataError."""
+    """Finds delimiter, header and names. `header`: whether there is one, if known. Raises DataError."""
     sample, whole = _sample(source, file)
     if not sample.strip():
         raise DataError(f"{file.name}: there is no text in the file; check that it was copied completely")
@@ -75,7 +76,7 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
         choices.insert(0, choices.pop(choices.index("\t")))
     tried = [(_table(source, sample, delimiter, whole), delimiter) for delimiter in choices]
     best = max(tried, key=lambda one: _score(*one[0]))
-    if _score(*best[0]) <= 1:  # one column, or lines of which many do not fit
+    if _score(*best[0]) <= 1:  # one column, or many lines with another number of cells
         single = single_blanks(sample, source.quote.encode())
         found = (None, 0) if source.delimiter else _table(source, single, _BLANK, whole)
         if _is_divided_by_blanks(*found):
@@ -116,7 +117,8 @@ def find_dialect(source: TableFiles, file: DataFile, *, header: bool | None = No
 def read_csv(
     source: TableFiles, file: DataFile, dialect: Dialect, columns: Sequence[str], ragged: Ragged
 ) -> Iterator[Any]:
-    """Record batches of text. Raises pyarrow's errors; DataError for a ragged row that may not be skipped."""
+    """Yields record batches of text. Raises pyarrow's errors, and DataError for a ragged row unless
+    `ragged.skip`."""
     csv = arrow().csv
     before = ragged.count
     with _opened(source, file, dialect.delimiter) as stream:
@@ -138,7 +140,7 @@ def read_csv(
 
 
 def first_undecodable(source: TableFiles, file: DataFile, dialect: Dialect) -> str | None:
-    """The place of the first cell that is not text in the encoding: "row 3, column 'name'"."""
+    """The place of the first cell that is not text in the encoding, "row 3, column 'name'"; else None."""
     pa, csv = arrow().pa, arrow().csv
     types = dict.fromkeys(dialect.names, pa.binary())
     row = 0
@@ -167,7 +169,7 @@ def _first_cells(source: TableFiles, table: Any) -> list[str | None]:
 
 
 def _pointed(batch: Any) -> Any:
-    """Text with 1234.5 for 1234,5 and 1.234,5."""
+    """The batch with decimal points in place of decimal commas: 1234,5 and 1.234,5 become 1234.5."""
     pa, compute = arrow().pa, arrow().compute
     columns = []
     for column in batch.columns:
@@ -187,7 +189,7 @@ def _read_options(source: TableFiles, dialect: Dialect, *, use_threads: bool) ->
     return arrow().csv.ReadOptions(
         column_names=list(dialect.names),
         skip_rows=source.skip_lines + dialect.above,
-        skip_rows_after_names=int(dialect.header),  # a row, whose cells may hold line ends
+        skip_rows_after_names=int(dialect.header),  # rows, not lines: a header cell may hold a line end
         encoding=source.encoding,
         block_size=_BLOCK,
         use_threads=use_threads,
@@ -214,7 +216,7 @@ def _as_text(names: Sequence[str], columns: Sequence[str]) -> Any:
 
 
 def _sample(source: TableFiles, file: DataFile) -> tuple[bytes, bool]:
-    """The first lines of a file, unpacked, in UTF-8, and whether that is all of it."""
+    """Returns the first lines of a file, unpacked and in UTF-8, and whether these are the whole file."""
     with _opened(source, file, source.delimiter or "") as stream:
         data = b""
         while len(data) < _SAMPLE:
@@ -236,7 +238,7 @@ def _sample(source: TableFiles, file: DataFile) -> tuple[bytes, bool]:
 
 
 def _table(source: TableFiles, sample: bytes, delimiter: str, whole: bool) -> tuple[Any, int]:
-    """The sample as a table of text, and how many of its rows are ragged; None where it cannot be one."""
+    """Returns the sample as an Arrow table of text (None: unreadable) and its number of ragged rows."""
     csv, ragged = arrow().csv, Ragged(skip=True)
     try:
         read = csv.ReadOptions(autogenerate_column_names=True, block_size=2 * _SAMPLE, use_threads=False)
@@ -253,14 +255,15 @@ def _table(source: TableFiles, sample: bytes, delimiter: str, whole: bool) -> tu
 
 
 def _score(table: Any, ragged: int) -> float:
-    """How well a delimiter cuts: the number of columns, where most rows have it."""
+    """A delimiter's score: the number of columns; 0.5 with many ragged rows; -1 without rows."""
     if table is None or not table.num_rows:
         return -1.0
     return float(table.num_columns) if ragged <= table.num_rows // 4 else 0.5
 
 
 def _is_divided_by_blanks(table: Any, ragged: int) -> bool:
-    """Whether blanks cut every line into as many cells, with a number among them: words alone are text."""
+    """Whether blanks cut all lines into the same number of cells, and a column below the first line has only
+    numbers. Lines of words are text."""
     if table is None or ragged or table.num_rows < 2 or table.num_columns < 2:
         return False
     return any(matches(column.slice(1), NUMBER) for column in table.columns)

@@ -1,10 +1,11 @@
-"""The kinds of columns, fitted: what turns one column into cells, and cells into columns of the inputs.
+"""Encoders: the kinds of columns after fitting. An encoder turns one column of a table into cells, numbers
+from which the first layer of the network makes input columns (`distbp.nn.layers.columns`).
 
-An encoder is a frozen dataclass of plain numbers and text, so it is JSON, and the same in training and in
-prediction. `reads`: how cells are read (see `store.read_cells`). `names`: of the input columns. `ready`
-is told the values of a column, whose missing cells are NaN or level -1, and its levels; `encode` writes what
-that gave for some rows, (n, cells), one number a cell. `cells`: how the network makes input columns of them
-(`distbp.nn.layers.columns`). In cells 0 is what is missing, but MISSING in those of numbers.
+An encoder is a frozen dataclass of plain numbers and text: it fits into JSON, and is the same in training and
+prediction. `reads`: how the column is read (see `store.read_cells`). `names`: the names of the input columns.
+`ready` takes the values of a column, NaN or level -1 if missing, and its levels. `encode` takes rows of the
+result and writes them, (n, cells). `cells`: the layer's description of each cell. A missing value is 0 in a
+cell, but MISSING in a cell of numbers.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from distbp.nn.ops.activations import SMOOTH_LIMIT
 from distbp.nn.ops.columns import MISSING
 
 _DAY, _MINUTE = 86_400.0, 60.0
-TURNS = {"month": 12, "weekday": 7, "hour": 1440}  # places on the circle; a day has its minutes
+TURNS = {"month": 12, "weekday": 7, "hour": 1440}  # places on the circle: months, weekdays, minutes of a day
 
 
 @dataclass(frozen=True)
 class NumberCode:
-    """(f(x) - center) / spread, its piecewise-linear code between `edges` (of these numbers), whether it was
-    missing, and its periodic embedding where there are `frequencies`. f: log, or the rank between `ranks`.
-    `fill`: for missing cells, as x. `clip`: smoothly to -3 to 3."""
+    """One number x, scaled: (f(x) - center) / spread, where f is the identity, log, or the rank in `ranks`.
+    `clip`: smoothly to -3 to 3. `edges`: bin edges of a piecewise-linear code, in scaled numbers; (): no
+    code. `indicator`: a column for missing cells. `frequencies`: those of a periodic embedding; 0: none.
+    `fill`: the x of missing cells."""
 
     name: str
     center: float
@@ -67,7 +69,7 @@ class NumberCode:
         return values
 
     def scaled(self, values: Array) -> Array:
-        """NaN stays NaN."""
+        """The scaled values, (n,) float64; NaN stays NaN."""
         x = transformed(values, self.log, self.ranks) - self.center
         x /= self.spread
         return smoothly_clipped(x) if self.clip else x
@@ -80,10 +82,10 @@ class NumberCode:
 
 @dataclass(frozen=True)
 class CategoryCode:
-    """A number for each of `levels`, or for each of `buckets`; 0 for what is missing, rare or unseen. It
-    enters as a vector of `dimension` numbers, or where that is 0 by a column for each number, and one for 0
-    where there is an `other`; where `signed`, by one column of 1 and -1 for two levels. `std`: of the first
-    vectors. `numeric`: the levels are the texts of numbers."""
+    """A code for each of `levels`, or for each of `buckets`, from 1; 0 for missing, rare and unseen levels.
+    The network embeds codes as vectors of `dimension` numbers. If that is 0, each code has a column, and code
+    0 has one if `other`; if `signed`, two levels share one column of 1 and -1. `std`: the deviation of the
+    initial vectors. `numeric`: levels are the texts of numbers."""
 
     name: str
     levels: tuple[str, ...]
@@ -118,14 +120,14 @@ class CategoryCode:
         return (OneHotCell(count, self.other),)
 
     def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
-        """The code of each cell. They are whole numbers below 2^24, which float32 holds exactly."""
+        """The code of each cell, (n,) float32. Codes are below 2^24, so float32 holds them exactly."""
         return np.array([*map(self._code, levels or ()), 0], np.float32)[values]
 
     def encode(self, values: Array, out: Array) -> None:
         out[:, 0] = values
 
     def unseen(self, values: Array, levels: Sequence[str]) -> int:
-        """How many cells hold a level that has no code of its own."""
+        """The number of cells whose level has no code of its own."""
         strange = np.array([*(self._code(level) == 0 for level in levels), False])
         return int(strange[values].sum()) if strange.any() else 0
 
@@ -137,7 +139,7 @@ class CategoryCode:
 
     @cached_property
     def _truths(self) -> dict[bool | None, int]:
-        """The codes of yes and no, which any word for them has."""
+        """The codes of yes and no, if these are the levels: every spelling of yes has the code of yes."""
         return {says: self._codes[level] for says, level in truths(self.levels).items()}
 
     @cached_property
@@ -147,7 +149,7 @@ class CategoryCode:
 
 @dataclass(frozen=True)
 class BooleanCode:
-    """1 and -1; 0 where it is missing, and whether it was."""
+    """1 for yes, -1 for no, 0 if missing. `indicator`: a column for missing cells."""
 
     name: str
     indicator: bool
@@ -173,7 +175,8 @@ class BooleanCode:
 
 @dataclass(frozen=True)
 class DateCode:
-    """The parts of a date. Missing ones are `fill`, in seconds since 1970, in every part."""
+    """The parts of a date. `center`, `fill`: seconds since 1970; `spread`: seconds. A missing
+    date counts as `fill`."""
 
     name: str
     parts: tuple[str, ...]
@@ -199,7 +202,7 @@ class DateCode:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """The last part says whether the date was missing."""
+        """The cell of the last part has the indicator of missing dates."""
         return tuple(self._cell(part, self.indicator and part == self.parts[-1]) for part in self.parts)
 
     def _cell(self, part: str, indicator: bool) -> Cell:
@@ -234,7 +237,7 @@ ENCODERS: dict[str, Any] = {
 
 
 def transformed(x: Array, log: bool, ranks: Sequence[float]) -> Array:
-    """What is scaled: x, its logarithm, or its rank from 0 to 1 among the training rows."""
+    """f of `NumberCode`: x, sign(x) log(1 + |x|), or the rank of x among the training rows, from 0 to 1."""
     if ranks:
         return (
             np.interp(x, ranks, np.linspace(0, 1, len(ranks))) if len(ranks) > 1 else np.where(x == x, 0.0, x)
@@ -243,13 +246,13 @@ def transformed(x: Array, log: bool, ranks: Sequence[float]) -> Array:
 
 
 def smoothly_clipped(x: Array) -> Array:
-    """x / sqrt(1 + (x / 3)^2), of any size; NaN stays."""
+    """x / sqrt(1 + (x / 3)^2), without overflow for any x; NaN stays NaN."""
     u = np.clip(x / SMOOTH_LIMIT, -1e150, 1e150)
     return np.asarray(SMOOTH_LIMIT * u / np.sqrt(1 + u * u))
 
 
 def places(seconds: Array, part: str) -> Array:
-    """Where on the circle of the year, the week or the day a time is: whole numbers below `TURNS`."""
+    """Places of times on the circle of the year, week or day: whole numbers from 0, below `TURNS[part]`."""
     days = np.floor(seconds / _DAY)
     if part == "month":
         return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64) % 12
@@ -259,5 +262,5 @@ def places(seconds: Array, part: str) -> Array:
 
 
 def _marked(rows: Any, indicator: bool) -> tuple[tuple[float, ...], ...]:
-    """The rows of a table; with a last column, where it is asked for, that is 1 in row 0."""
+    """The rows of a table. `indicator`: with one more column, 1 in row 0 and 0 in the others."""
     return tuple((*row, float(not number)) if indicator else tuple(row) for number, row in enumerate(rows))

@@ -1,5 +1,5 @@
-"""One file of a table, by pyarrow: its columns, and its rows in batches. A damaged file raises pyarrow's
-errors."""
+"""Reads one file of a table by pyarrow: the names of its columns, and its rows in batches. A damaged file
+raises pyarrow's errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from distbp.data.columns.ipc_claims import claims
 from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile, check_claim
 
-ROWS = 65_536  # of a batch, where a file does not say itself
+ROWS = 65_536  # in a batch, unless the file has batches of its own
 
 
 def names(file: DataFile, kind: str) -> tuple[str, ...]:
-    """Of the columns of a typed file. Raises HostileFileError where it claims more than it may."""
+    """The names of the columns of a typed file. Raises HostileFileError if it claims to unpack
+    to more bytes than the settings allow."""
     if kind == "parquet":
         with arrow().parquet.ParquetFile(str(file.path)) as parquet:
             claimed = sum(
@@ -26,7 +27,7 @@ def names(file: DataFile, kind: str) -> tuple[str, ...]:
             check_claim(file.name, claimed, file.size)
             return _own(parquet.schema_arrow.names)
     if kind == "arrow":
-        for claimed in claims(arrow().pa.memory_map(str(file.path))):  # of what is in memory at a time
+        for claimed in claims(arrow().pa.memory_map(str(file.path))):  # only one is in memory at a time
             check_claim(file.name, claimed, file.size)
         with _ipc(file) as reader:
             return _own(reader.schema.names)
@@ -34,7 +35,7 @@ def names(file: DataFile, kind: str) -> tuple[str, ...]:
 
 
 def _own(names: Sequence[str]) -> tuple[str, ...]:
-    """Without the index that pandas adds."""
+    """The names without those of index columns that pandas adds."""
     return tuple(name for name in names if not name.startswith("__index_level_"))
 
 
@@ -47,7 +48,8 @@ def batches(
     ragged: Ragged,
     rows: int = ROWS,
 ) -> Iterator[Any]:
-    """Some columns, `rows` rows at a time. dialect: of CSV."""
+    """Yields batches of some columns: at most `rows` rows of Parquet and JSON lines, else as the file or
+    pyarrow cuts them. dialect: that of CSV; None for typed files."""
     if dialect is not None:
         yield from read_csv(source, file, dialect, columns, ragged)
     elif kind == "parquet":
@@ -67,7 +69,7 @@ def batches(
 
 
 def _groups(parquet: Any) -> Iterator[list[int]]:
-    """Row groups that are read together: more of them would be in memory at the same time."""
+    """Yields numbers of row groups to read together: as few as have `ROWS` rows, to save memory."""
     group: list[int] = []
     rows = 0
     for number in range(parquet.num_row_groups):
@@ -79,7 +81,7 @@ def _groups(parquet: Any) -> Iterator[list[int]]:
 
 
 def text_columns(file: DataFile, kind: str) -> set[str]:
-    """Of a file of Parquet or Arrow: with or without a dictionary and times of day that are read as text."""
+    """The columns of a Parquet or Arrow file that are text, with or without dictionaries, or times of day."""
     if kind == "parquet":
         schema = arrow().parquet.read_schema(str(file.path))
     else:
@@ -94,7 +96,7 @@ def text_columns(file: DataFile, kind: str) -> set[str]:
 
 
 def replaced(cells: Any, others: Mapping[str, str]) -> Any:
-    """Text with what `others` has for it; cells of other types as they are."""
+    """Cells with each text that is a key of `others` replaced by its value. Other types stay."""
     pa, compute = arrow().pa, arrow().compute
     if pa.types.is_dictionary(cells.type) and is_text(cells.type.value_type):
         texts = replaced(cells.dictionary, others)
@@ -109,7 +111,7 @@ def replaced(cells: Any, others: Mapping[str, str]) -> Any:
 
 
 def first_no_text(cells: Any) -> int | None:
-    """The number of the first cell that should be text, and is not UTF-8; None where there is none."""
+    """The index of the first cell of a text column that is not valid UTF-8; None: all are valid."""
     pa = arrow().pa
     coded = pa.types.is_dictionary(cells.type)
     texts = cells.dictionary if coded else cells
@@ -134,7 +136,7 @@ def _is_utf8(text: bytes | None) -> bool:
 
 
 def _ipc(file: DataFile) -> Any:
-    """A reader of Arrow's file format (Feather), or of its streams."""
+    """Opens a file in Arrow's file format (Feather) or stream format."""
     with file.path.open("rb") as handle:
         stream = handle.read(6) != b"ARROW1"
     handle = arrow().pa.memory_map(str(file.path))
@@ -142,8 +144,8 @@ def _ipc(file: DataFile) -> Any:
 
 
 def _json(file: DataFile) -> Any:
-    """All of a file: the types of its columns come from every line. What is packed is counted as it comes.
-    Text that looks like times, which pyarrow would read by rules of its own, is text."""
+    """Reads a whole file of JSON lines, as the types of its columns depend on every line. Text that looks
+    like times stays text; pyarrow would parse it by rules of its own."""
     found = _read_json(file, [])
     times = [field.name for field in found.schema if arrow().pa.types.is_timestamp(field.type)]
     return _read_json(file, times).select(found.column_names) if times else found
@@ -157,7 +159,7 @@ def _read_json(file: DataFile, texts: Sequence[str]) -> Any:
 
 
 class _Counted:
-    """A stream that ends in HostileFileError where a packed file has unpacked to more than it may."""
+    """A stream that raises HostileFileError once a packed file has unpacked to more bytes than allowed."""
 
     closed = False
 

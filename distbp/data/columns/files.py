@@ -1,4 +1,4 @@
-"""Which files a table lies in, and what they hold."""
+"""Finds the files of a table, and their formats."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ MOST_FILES = 100_000
 
 
 def find_files(source: TableFiles, folder: Path, confined: bool = False) -> list[DataFile]:
-    """The files of a table, by name; what lies elsewhere is fetched first. Raises DataError,
-    HostileFileError."""
+    """The files of a table, sorted by name. Files at an address are downloaded first, and this waits for
+    them. Raises DataError, HostileFileError."""
     path = source.path
     if is_address(path):
         return fetch(path, _is_data, MOST_FILES)
@@ -56,7 +56,7 @@ def find_files(source: TableFiles, folder: Path, confined: bool = False) -> list
 
 
 def are_here(source: TableFiles, folder: Path) -> bool:
-    """Whether there is anything on this machine at the path of a table, or fits it."""
+    """Whether a file or folder on this machine is at the path of a table or matches its pattern."""
     if is_address(source.path):
         return False
     base = common_folder(source, folder)
@@ -66,8 +66,8 @@ def are_here(source: TableFiles, folder: Path) -> bool:
 
 
 def common_folder(source: TableFiles, folder: Path, confined: bool = False) -> Path | None:
-    """The folder below which the files of a table lie, where its path is a folder or a pattern; None: it is
-    one file."""
+    """The folder that holds all files of a table whose path is a folder or a pattern; None if the path is one
+    file."""
     there = resolve(folder, source.path, confined)
     if there.is_dir():
         return there
@@ -78,8 +78,8 @@ def common_folder(source: TableFiles, folder: Path, confined: bool = False) -> P
 
 
 def begins_at(path: str, names: Sequence[str]) -> str:
-    """What the names of all files begin with, of a table whose path is this: its folder, or the part of the
-    pattern before the first wildcard."""
+    """The beginning that the names of all files of a table share: its folder, or the folders of the pattern
+    before the first wildcard; else ""."""
     plain = parsed(path).name.rstrip("/") if is_address(path) else str(Path(path))
     if all(name == plain or name.startswith(f"{plain}/") for name in names):
         return plain
@@ -89,8 +89,8 @@ def begins_at(path: str, names: Sequence[str]) -> str:
 
 
 def file_kind(source: TableFiles, file: DataFile) -> str:
-    """csv, parquet, arrow or jsonl: as the job says, by the name, or by the first bytes. Raises DataError
-    where the name says that it is something else."""
+    """csv, parquet, arrow or jsonl: from the job, else from the name, else from the first bytes. Raises
+    DataError if the name is that of another format."""
     if source.kind != "auto":
         return source.kind
     if kind := _kind_of(Path(file.name)):
@@ -104,23 +104,23 @@ def file_kind(source: TableFiles, file: DataFile) -> str:
 
 
 def packing(file: DataFile) -> str | None:
-    """How a file is packed, by its name, as pyarrow names that; None: it is not."""
+    """pyarrow's name for the compression of a file, from its suffix; None: not compressed."""
     return PACKED.get(Path(file.name).suffix.lower())
 
 
 def looks_like_table(path: Path) -> bool:
-    """Whether a file is a table by its name."""
+    """Whether a file has the suffix of a table."""
     return _kind_of(path) is not None
 
 
 def _kind_of(path: Path) -> str | None:
-    """By the end of the name, in any case of letters."""
+    """The format by suffix, in upper or lower case; None: not known."""
     plain = path.with_suffix("") if path.suffix.lower() in PACKED else path
     return SUFFIXES.get(plain.suffix.lower())
 
 
 def check_unpacked(file: DataFile, seen: int) -> None:
-    """Raises HostileFileError where a packed file has unpacked to more than the settings allow."""
+    """Raises HostileFileError if a packed file has unpacked to more bytes (`seen`) than allowed."""
     if packing(file) and seen > settings.get("DISTBP_EXPANSION_FREE_BYTES"):
         from distbp.data.safety import check_claim
 
@@ -128,15 +128,15 @@ def check_unpacked(file: DataFile, seen: int) -> None:
 
 
 def _is_data(path: str) -> bool:
-    """Whether a file of a folder is a part of the table, by its path from there. Names that begin with "." or
-    "_" are hidden, as Hive and Spark have it, but for columns (_year=2024)."""
+    """Whether a file is part of the table in a folder. path: relative to the folder. Names that begin with
+    "." or "_" are hidden, as in Hive and Spark, except folders of a column (_year=2024)."""
     parts = path.split("/")
     hidden = any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in parts)
     return not hidden and looks_like_table(Path(path))
 
 
 def _cut(path: str) -> tuple[str, str]:
-    """The part of a pattern before its first wildcard, and the rest."""
+    """Splits a pattern before its first part with a wildcard."""
     parts = Path(path).parts
     first = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
     return str(Path(*parts[:first])) if first else "", str(Path(*parts[first:]))

@@ -1,8 +1,7 @@
-"""Fits the kinds of columns: statistics of the training rows, and of no others, for they are all that is
-given.
+"""Fits encoders to columns. All statistics are those of the training rows alone.
 
-Sums go over fixed chunks of rows in float64, so they depend neither on the file's format nor on how it was
-cut. Quantiles are exact (`distbp.data.columns.orders`).
+Sums are taken in float64 over fixed chunks of rows, so they depend neither on the format of a file nor on
+its batches. Quantiles are exact (`distbp.data.columns.orders`).
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from distbp.data.columns.store import CHUNK_ROWS, Column
 from distbp.nn.layers.columns import EmbeddingCell
 from distbp.nn.layers.periodic import PeriodicEmbedding
 
-_RANKS = 257  # of scale: quantile
-_DAY = 86_400
-_LEAST = 1e-140  # a deviation whose square has all its digits
-_COUNTED_ROWS = 4 * CHUNK_ROWS  # counts are exact in any order; with fewer rows, threads wait for each other
+_RANKS = 257  # the most quantiles kept for scale: quantile
+_DAY = 86_400  # seconds
+_LEAST = 1e-140  # the square of a larger deviation is a normal float64
+_COUNTED_ROWS = 4 * CHUNK_ROWS  # smaller pieces make threads wait; counts are exact anyhow
 
 
 class Moments(NamedTuple):
-    """Of what is there: `mean` and `deviation` are 0 and 1 of nothing, and the deviation of a constant is
-    1."""
+    """Statistics of the numbers of a column that are not missing. Without numbers, mean and deviation are 0
+    and 1. The deviation of a constant is 1. `numbers`: their count."""
 
     mean: float = 0.0
     deviation: float = 1.0
@@ -39,7 +38,7 @@ class Moments(NamedTuple):
 
 
 def reads(kind: Any) -> str | None:
-    """How the cells of a kind are read (see `store.read_cells`); None: it is left out."""
+    """How the cells of a kind are read (see `store.read_cells`); None: the kind is left out of the inputs."""
     table: dict[type, str] = {
         kinds.Number: "number",
         kinds.Category: "level",
@@ -50,7 +49,8 @@ def reads(kind: Any) -> str | None:
 
 
 def fit_column(name: str, kind: Any, column: Column, rows: Array | None, numeric: bool = False) -> Any:
-    """The encoder of one column. `rows`: (n,) bool, which train; None: all."""
+    """Fits the encoder of one column. `rows`: (n,) bool, True for training rows; None: all. `numeric`: levels
+    of a category are texts of numbers."""
     if isinstance(kind, kinds.Category):
         return _category(name, kind, column, rows, numeric)
     if isinstance(kind, kinds.Boolean):
@@ -65,8 +65,8 @@ def fit_column(name: str, kind: Any, column: Column, rows: Array | None, numeric
 
 
 def moments(column: Column, rows: Array | None, change: Callable[[Array], Array] | None = None) -> Moments:
-    """Of the numbers, or of what `change` makes of them. Where their squares leave float64 they are brought
-    near 1 by a power of two, which rounds nothing."""
+    """The moments of the numbers in some rows, or of `change` of them. If squares over- or underflow,
+    the numbers are first scaled to about 1 by a power of two, which rounds nothing."""
     with np.errstate(over="ignore", invalid="ignore"):
         found = _moments(column, rows, change)
     if not found.numbers or found.low == found.high or _LEAST < found.deviation < np.inf:
@@ -78,8 +78,8 @@ def moments(column: Column, rows: Array | None, change: Callable[[Array], Array]
 
 
 def _moments(column: Column, rows: Array | None, change: Callable[[Array], Array] | None) -> Moments:
-    """Chunks are joined in order (Chan, Golub and LeVeque, 1983); each is seen from its first number, so that
-    constants are exact and large values do not cancel."""
+    """The moments of chunks, joined in order by the update of Chan, Golub and LeVeque (1983). Each chunk
+    is taken relative to its first number, so that constants are exact and large values do not cancel."""
     count, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
     for part in _there(column, rows):
         if not len(part):
@@ -153,8 +153,8 @@ def _number(
 def _edges(
     code: NumberCode, column: Column, rows: Array | None, found: Moments, bins: int
 ) -> tuple[float, ...]:
-    """Of the cells, as float32. A value that more than 1/bins of the rows have is an edge of its own; the
-    others are quantiles."""
+    """The bin edges of the scaled numbers, as float32; (): fewer than two. A value in more than 1/bins of the
+    rows is an edge, and so are the least and the largest value; the other edges are quantiles."""
 
     def parts() -> Iterator[Array]:
         return (code.scaled(part).astype(np.float32) for part in _there(column, rows, _COUNTED_ROWS))
@@ -188,13 +188,13 @@ def _category(name: str, kind: Any, column: Column, rows: Array | None, numeric:
     other = kind.indicator if kind.indicator is not None else covered < int(counts.sum())
     dimension = 0 if kind.encode == "one_hot" else _dimension(kind, len(kept))
     signed = bool(kind.signed) and not dimension and len(kept) == 2
-    other = bool(kind.indicator) if signed else other  # 0 of the one column says it, too
+    other = bool(kind.indicator) if signed else other  # 0 in the one column already means other levels
     names = tuple(levels[i] for i in kept)
     return CategoryCode(name, names, other, numeric, dimension=dimension, signed=signed, std=std)
 
 
 def _dimension(kind: Any, count: int) -> int:
-    """Of the vectors of so many codes; 0: they are columns."""
+    """The dimension of the embedding of `count` codes; 0: one-hot columns."""
     if kind.one_hot is not None and count <= kind.one_hot:
         return 0
     if kind.dimension is not None:
