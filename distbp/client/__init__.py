@@ -1,1 +1,1 @@
-"""Talking to a service: submit jobs, watch them, fetch what they leave."""
+"""The client of a service: submits jobs, watches them, and downloads results and models."""

@@ -1,5 +1,5 @@
-"""What is given to the client's functions, checked before anything is sent. Every check returns the value,
-or raises the RemoteError that a service would: code "invalid", `param` the argument at fault.
+"""Checks of the client's arguments, made before anything is sent. Every check returns the value, or raises
+the same RemoteError as a service: `code` is "invalid", and `param` names the argument at fault.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def states(param: str, value: Any) -> list[str]:
 
 
 def data(value: Any, job: TrainingJob) -> dict[str, Any]:
-    """By split (inputs, targets) or (inputs, targets, weights), or a frame that holds the target. Targets are
-    None where the job compares inputs with themselves."""
+    """Returns the data of each split: (inputs, targets), (inputs, targets, weights), or a frame that holds
+    the target. Targets may be missing if the job names its own (`data.targets`)."""
     needed = 2 if job.data.targets is None else 1
     whole = not isinstance(value, Mapping)
     found = {} if value is None else {"train": value} if whole else value

@@ -1,4 +1,4 @@
-"""A job on a service, as the one who submitted it has it in hand."""
+"""`JobHandle`: one job on a service, for its user."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 
 class JobHandle:
-    """Every method asks the service anew, and raises RemoteError (UnreachableError where it is away for
-    longer than a minute). In a notebook it shows itself as a card."""
+    """A job on a service. Every method sends a request. It raises RemoteError, and UnreachableError if the
+    service does not answer for longer than the `patience_s` of `connect`. A notebook shows the job as a
+    card."""
 
     def __init__(self, transport: Transport, job_id: str) -> None:
         self.id = job_id
@@ -36,29 +37,30 @@ class JobHandle:
         self._path = f"/v1/jobs/{job_id}"
 
     def status(self) -> dict[str, Any]:
-        """All that the service knows of it: `state`, `reason`, `step`, `progress`, `metrics`, `error`,
-        `result`, `attempts`, `job`, ... Does not wait."""
+        """All facts about the job: `state`, `reason`, `step`, `progress`, `metrics`, `error`, `result`,
+        `attempts`, `job`, ... Does not wait for the job."""
         found: dict[str, Any] = self._transport.call("GET", self._path)
         return found
 
     @property
     def state(self) -> str:
-        """queued, starting, running, pausing, paused, recovering, cancelling; for good: completed, failed or
-        cancelled."""
+        """The current state: queued, starting, running, pausing, paused, recovering or cancelling; after the
+        end: completed, failed or cancelled."""
         return str(self.status()["state"])
 
     def events(self, *, follow: bool = False) -> Iterator[dict[str, Any]]:
-        """What happened, oldest first: {number, at, attempt, kind, data}; at: seconds since 1970. follow:
-        goes on until the job ends, without a gap though the service may be restarted."""
+        """The job's events, oldest first: {number, at, attempt, kind, data}. at: seconds since 1970. follow:
+        waits for new events until the job ends. A restart of the service leaves no gap."""
         return self._rows("events", "event", follow)
 
     def logs(self, *, follow: bool = False, times: bool = False) -> Iterator[str]:
-        """The log, in pieces of whole lines; follow: as for `events`; times: a line begins with its own."""
+        """The log, in pieces of whole lines. follow: as in `events`. times: puts the local time before each
+        line."""
         rows = self._rows("logs", "log", follow)
         return (_timed(row) if times else str(row["text"]) for row in rows)
 
     def metrics(self) -> Metrics:
-        """What was measured so far: arrays by name; `.to_frame()` gives a pandas frame, `.rows` all."""
+        """The metrics so far: arrays by name. `.to_frame()` gives a pandas frame, `.rows` the rows."""
         return Metrics(all_rows(self._metrics))
 
     def wait(
@@ -68,11 +70,12 @@ class JobHandle:
         listener: Listener | None = None,
         timeout_s: float | None = None,
     ) -> Result:
-        """Waits until the job has ended, and returns its result. Outlives restarts of the service.
+        """Waits until the job has ended, and returns its result. The service may be restarted meanwhile.
 
-        progress: shows what a local training shows. listener: is told the same events, all from the job's
-        beginning. timeout_s: TimeoutError after that many seconds; the job goes on. Raises JobFailedError
-        with the job's error, JobCancelledError. Ctrl-C ends the waiting, not the job.
+        progress: shows the same display as a local training. listener: is called with each event, from the
+        job's beginning on. timeout_s: seconds after which it raises TimeoutError, while the job goes on;
+        None: no limit. Raises JobFailedError with the job's error, or JobCancelledError. Ctrl-C ends the
+        waiting, not the job.
         """
         transport = self._transport
         if timeout_s is not None:
@@ -93,13 +96,13 @@ class JobHandle:
         return self._outcome(self.status())
 
     def result(self, *, timeout_s: float | None = None) -> Result:
-        """As `wait`, without a display."""
+        """Waits as `wait` does, without a display, and returns the result."""
         return self.wait(timeout_s=timeout_s)
 
     def model(self, path: str | Path | None = None) -> Model:
-        """The trained model, downloaded and checked by its digests; path: a folder (absent or empty), or one
-        file that ends in .tar, in which it is kept as well. Waits for the job. Raises ModelError besides what
-        `wait` raises."""
+        """Waits for the job, downloads its model and checks the digests. path: where the model is kept, too:
+        a folder (absent or empty), or a file whose name ends in .tar (absent). Raises ModelError and the
+        errors of `wait`."""
         folder = None if path is None else given.path("path", path)
         status = self.status()
         if status["state"] != "completed":
@@ -111,24 +114,25 @@ class JobHandle:
         return fetch_model(self._transport, about, folder)
 
     def cancel(self) -> None:
-        """Ends it for good. Returns at once; a runner that works on it ends soon after. Fine to repeat."""
+        """Ends the job for good. Does not wait: its runner ends soon after. May be repeated."""
         self._ask("cancel")
 
     def pause(self) -> None:
-        """Ends its runner, after a checkpoint. Returns at once. Fine to repeat."""
+        """Ends the job's runner after a checkpoint. Does not wait. May be repeated."""
         self._ask("pause")
 
     def resume(self) -> None:
-        """Queues it again; it goes on from its checkpoint, to the same bits. Fine to repeat."""
+        """Queues the job again. It goes on from its checkpoint, with the same bits. Does not wait. May be
+        repeated."""
         self._ask("resume")
 
     def scale(self, workers: int) -> None:
-        """From now on it has `workers` workers; the result stays the same. Returns at once."""
+        """Changes the number of workers (0 to 4096), never the result. Does not wait for the change."""
         body = {"workers": given.whole("workers", workers, 0, 4096)}
         self._transport.call("POST", f"{self._path}:scale", json=body)
 
     def delete(self) -> None:
-        """Removes a job that has ended, with its checkpoints, from the service. Its model stays."""
+        """Removes a job that has ended, and its checkpoints, from the service. Its model stays."""
         self._transport.call("DELETE", self._path)
 
     def __repr__(self) -> str:
@@ -187,5 +191,6 @@ def _timed(row: Mapping[str, Any]) -> str:
 
 
 def result_of(status: Mapping[str, Any], fetch: Any, measured: Any = None) -> Result:
-    """The Result of a completed job, from its status."""
+    """The Result of a completed job. status: of `JobHandle.status`. fetch, measured: functions that load the
+    model and the rows of metrics."""
     return dataclasses.replace(Result.from_json(status["result"]), fetch=fetch, measured=measured)

@@ -1,16 +1,17 @@
-"""The metrics of a job on a service, all of them."""
+"""All rows of metrics of a job on a service."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-_MOST_POINTS = 10_000  # of one answer of the service
+_MOST_POINTS = 10_000  # the most rows in one answer of the service
 
 
 def all_rows(ask: Callable[[int, int | None, int], Any], first: int = 0) -> list[dict[str, Any]]:
-    """Every row from step `first` on. ask(start, stop, points): an answer of the service, which chooses among
-    its rows where they are more than `points`; then the steps are asked for in halves."""
+    """Every row from step `first` on, in order. ask(start, stop, points): requests the rows of some steps. If
+    there are more than `points`, the service returns a selection; then each half of the steps is requested
+    separately."""
     found: list[dict[str, Any]] = []
     waiting: list[tuple[int, int | None]] = [(first, None)]
     while waiting:
@@ -22,7 +23,7 @@ def all_rows(ask: Callable[[int, int | None, int], Any], first: int = 0) -> list
             middle = (items[0]["step"] + last) // 2
             waiting += [(middle + 1, stop if stop is not None else last), (start, middle)]
             if stop is None:
-                waiting.insert(0, (last + 1, None))  # what has come since
+                waiting.insert(0, (last + 1, None))  # rows that have been added since
         else:
             found += [item["data"] for item in items]
     return found

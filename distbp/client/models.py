@@ -1,4 +1,4 @@
-"""Models that a service keeps: fetched, unpacked, checked."""
+"""Downloads, unpacks and checks models of a service."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SILENCE_S = 60.0
 
 
 def fetch_model(transport: Transport, about: Mapping[str, Any], place: Path | None = None) -> Model:
-    """Downloads a model and loads it. about: the service's description of it. place: where it is kept: a
-    folder (absent or empty), or one file whose name ends in .tar (absent); None: nowhere.
+    """Downloads a model and loads it; waits. about: the service's description of the model. place: where it
+    is kept: a folder (absent or empty), or a file whose name ends in .tar (absent); None: nowhere.
 
-    Every digest is checked: that of the weights, and that the parameters are those of the job's result.
-    Raises ModelError, RemoteError, OSError.
+    Checks the digests of the files, and that the parameters are those of the job's result. Raises ModelError,
+    RemoteError, StorageError and OSError.
     """
     with tempfile.TemporaryDirectory(prefix="distbp-model-") as temporary:
         inner = Path(temporary) / "model"

@@ -1,4 +1,4 @@
-"""What a service and its clients call things: the states of jobs, the scopes of tokens, ids."""
+"""Names that a service and its clients share: the states of jobs, the scopes of tokens, patterns of ids."""
 
 from __future__ import annotations
 

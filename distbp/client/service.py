@@ -1,4 +1,4 @@
-"""A service, and submitting to it."""
+"""`Service`, `connect` and `submit`: a service, as a user's program sees it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from distbp.run.train import Data
 
 
 class Service:
-    """A service as one token sees it: the jobs, models and datasets of one project. Made by `connect`; use it
-    in `with`, or close it."""
+    """A service as seen with one token: the jobs, models and datasets of one project. `connect` makes it. Use
+    it in a `with` statement, or call `close`. Its methods raise RemoteError, UnreachableError."""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
@@ -57,7 +57,7 @@ class Service:
         if deadline_s is not None:
             body["deadline_s"] = given.seconds("deadline_s", deadline_s)
         wanted = "1 to 200 printable characters of ASCII, without spaces"
-        # The key makes the service take it once, however often it must be sent.
+        # With the key the service makes one job, even if the request must be sent several times.
         key = uuid.uuid4().hex if key is None else given.text("key", key, given.KEY, wanted)
         if given.flag("upload", upload) or held:
             job = place_data(self.transport, job, held, place, files=upload)
@@ -66,12 +66,13 @@ class Service:
         return JobHandle(self.transport, made["id"])
 
     def ready(self) -> dict[str, Any]:
-        """`status`: "ready" or "not ready"; `checks`: by part, "ok" or what is wrong with it."""
+        """The state of the service: `status`, "ready" or "not ready"; `checks`, for each part "ok" or its
+        fault."""
         found: dict[str, Any] = self.transport.call("GET", "/readyz", accepted=(503,))
         return found
 
     def job(self, job_id: str) -> JobHandle:
-        """A job by its id. Nothing is asked yet."""
+        """A handle of the job with this id. Sends no request. Raises RemoteError if it is not an id."""
         return JobHandle(
             self.transport, given.text("job_id", job_id, re.compile(JOB_ID), "an id as job_01j9...")
         )
@@ -79,18 +80,18 @@ class Service:
     def jobs(
         self, *, states: tuple[str, ...] = (), name: str | None = None, limit: int | None = None
     ) -> Iterator[dict[str, Any]]:
-        """The project's jobs, newest first, as mappings (`id`, `name`, `state`, `metrics`, ...). states: only
-        those; name: text that the name contains; limit: at most so many."""
+        """The project's jobs, newest first, as mappings (`id`, `name`, `state`, `metrics`, ...). states: the
+        states to list; empty: all. name: a text that names must contain. limit: the most jobs."""
         if name is not None:
             given.text("name", name, given.NAME, "1 to 100 letters, digits, spaces, '.', '_' or '-'")
         return self._pages("/v1/jobs", limit, {"state": given.states("states", states) or None, "name": name})
 
     def models(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """The project's models, newest first."""
+        """The project's models, newest first. limit: the most models."""
         return self._pages("/v1/models", limit, {})
 
     def datasets(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """The project's datasets, by id."""
+        """The project's datasets, in the order of their ids. limit: the most datasets."""
         return self._pages("/v1/datasets", limit, {})
 
     def _pages(self, path: str, limit: int | None, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -113,11 +114,12 @@ class Service:
 
 
 def connect(url: str | None = None, token: str | None = None, *, patience_s: float | None = None) -> Service:
-    """The service at `url`; None: DISTBP_URL, or the one that `distbp serve` started for this user. token:
-    None: DISTBP_TOKEN, or the one that was written down for that address. patience_s: for how long a service
-    that has answered before may be away before an error is raised (60). Asks nothing yet.
+    """The service at `url`; None: the address in DISTBP_URL, or the one that `distbp serve` wrote down for
+    this user. token: the token; None: that in DISTBP_TOKEN, or the token that `distbp serve` wrote down for
+    this address. patience_s: seconds for which a service that has answered before may be away before an error
+    is raised; None: 60. Sends no request.
 
-    Raises UnreachableError where no service is known, SettingsError.
+    Raises UnreachableError if no service is known, SettingsError, and RemoteError for a wrong argument.
     """
     return Service(_connect(url, token, patience_s))
 
@@ -134,15 +136,16 @@ def submit(
     url: str | None = None,
     token: str | None = None,
 ) -> JobHandle:
-    """Submits `job` to a service, and returns a handle at once; `.wait()` waits for it.
+    """Submits `job` to a service and returns a handle. Waits for uploads, not for the job; `.wait()` does.
 
-    data: arrays or frames, as for `train`; they are uploaded, once. folder: what paths in the job are
-    relative to. upload: files that exist on this machine are uploaded, once; others, and all with False, must
-    be files of the service. priority: -100 to 100, higher runs first. deadline_s: seconds from now after
-    which it fails. key: the same key always gives the same job; None: a new one. url, token: see `connect`.
+    data: arrays or frames, as for `train`; they are uploaded unless the service has them. folder: the folder
+    to which paths in the job are relative. upload: whether to upload files that exist on this machine, unless
+    the service has them; all other files must be files of the service. priority: -100 to 100, higher runs
+    first. deadline_s: seconds from now after which the job fails. key: the same key always gives the same
+    job; None: a new job. url, token: see `connect`.
 
-    Raises JobError with every fault, DataError, UnreachableError, RemoteError (its `param` names an argument
-    at fault; then nothing was sent).
+    Raises JobError with every fault, DataError, UnreachableError, RemoteError (if its `param` names an
+    argument at fault, nothing was sent).
     """
     service = connect(url, token)
     return service.submit(

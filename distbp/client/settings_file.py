@@ -1,4 +1,4 @@
-"""Which service, and with which token: given, from the environment, or as `distbp serve` wrote it down."""
+"""The address and the token of a service: from arguments, the environment, or the file of `distbp serve`."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True)
 class Access:
-    """`url` without a slash at its end. `token`: "" where none is known."""
+    """`url`: the address, without a slash at its end. `token`: "" if none is known."""
 
     url: str
     token: str
 
 
 def file_path() -> Path:
-    """The file in which `distbp serve` leaves address and token for clients of the same user."""
+    """The file in which `distbp serve` writes address and token for clients of the same user."""
     base = settings.get("XDG_CONFIG_HOME")
     return user_path(base or "~/.config") / "distbp" / "service.json"
 
 
 def private(path: str, flags: int) -> int:
-    """Opens a file, for `open(opener=...)`; where it is new, its owner alone may read it."""
+    """Opens a file, for `open(opener=...)`. Only its owner may read a file that this creates (mode 0600)."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def remember(access: Access) -> Path:
-    """Writes the file, for this user alone (mode 0600). Raises OSError."""
+    """Writes the file, which only this user may read (mode 0600), and returns its path. Raises OSError."""
     path = file_path()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -52,9 +52,9 @@ def remember(access: Access) -> Path:
 
 
 def find_access(url: str | None = None, token: str | None = None) -> Access | None:
-    """What is given, else DISTBP_URL and DISTBP_TOKEN, else the file; None where no address is known.
+    """The arguments, else DISTBP_URL and DISTBP_TOKEN, else the file's content; None: no address is known.
 
-    The token of the file is for the address of the file, and is sent to no other. Raises SettingsError.
+    The token in the file is used for the address in the file only. Raises SettingsError.
     """
     noted = _noted()
     where = (url or settings.get("DISTBP_URL")).strip()
@@ -100,7 +100,8 @@ def _clean(url: str, source: str) -> str:
 
 
 def check_url(url: str, source: str) -> None:
-    """Raises SettingsError, which names the source, where the address is not one of a web server."""
+    """Raises SettingsError, which names the source, unless `url` is the http(s) address of a server, without
+    user name, query and fragment."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname)

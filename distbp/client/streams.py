@@ -1,5 +1,5 @@
-"""Server-sent events, as one unbroken stream: when a connection breaks, the next goes on after the last
-number."""
+"""Server-sent events as one unbroken stream. After a broken connection, the next one goes on after the number
+of the last message."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 from distbp.client.transport import Patience, Transport
 from distbp.core.errors import RemoteError, UnreachableError
 
-SILENCE_S = 45.0  # the service gives a sign every 15 s
+SILENCE_S = 45.0  # the service sends something every 15 s
 _AGAIN = (408, 429, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class Message:
-    """`kind`: event, metric, log, progress, end or timeout. `number`: 0 where it has none."""
+    """`kind`: event, metric, log, progress, end or timeout. `number`: the place in its stream; 0: it has
+    none."""
 
     kind: str
     data: Any
@@ -27,12 +28,13 @@ class Message:
 def follow(
     transport: Transport, path: str, after: int = 0, *, until: float | None = None
 ) -> Iterator[Message]:
-    """Messages after a number, each once and in order, to the end of the job (then the kind is "end").
+    """Yields the messages with numbers above `after`, each once and in order. Waits for new ones until the
+    job ends; the last message has the kind "end".
 
-    until: a moment of the transport's clock at which it ends, with the kind "timeout".
+    until: a time of the transport's clock, in seconds, at which the stream ends with the kind "timeout".
 
-    Raises UnreachableError where the service stays away for longer than the transport's patience, and
-    RemoteError where it refuses.
+    Raises UnreachableError if the service is away for longer than the transport's patience, and RemoteError
+    if it refuses the request.
     """
     patience = Patience(transport)
     while True:
@@ -67,8 +69,8 @@ def follow(
 
 
 def parse(pieces: Iterable[bytes]) -> Iterator[Message | None]:
-    """The messages in a stream of bytes, however it is cut; None for a comment or advice. A message whose end
-    did not come is none (WHATWG HTML, "Server-sent events")."""
+    """Yields the messages in a stream of bytes, which may be cut anywhere; None for a block without data. An
+    incomplete message at the end is dropped (WHATWG HTML, "Server-sent events")."""
     rest = b""
     for piece in pieces:
         rest += piece

@@ -1,4 +1,4 @@
-"""From what a service says of a job to the events that a display of this library knows."""
+"""Translates the messages of a service about a job into the events of a local run (`distbp.run.events`)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Rows = Callable[[int], Mapping[int, Mapping[str, Any]]]
 
 
 class Translator:
-    """Call it with each message of a job's stream of events. rows: gives the metrics of all steps from one
-    on, by step; asked only where they are not known yet."""
+    """A function of each message in a job's stream of events, which yields the events to show. rows: returns
+    the metrics of all steps from a step on, by step. It is called only for metrics that are not known yet."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -45,7 +45,7 @@ class Translator:
         if kind == "state":
             return events.StateChanged(data["to"], data.get("reason") or "", row["attempt"])
         if kind == "attempt_started":
-            self._known.clear()  # steps after its first are measured again
+            self._known.clear()  # the new attempt measures steps again
         if kind == "epoch_ended":
             found = _made(events.EpochEnded, {**data, "metrics": self._metrics(data["step"])})
         else:
@@ -54,13 +54,14 @@ class Translator:
 
     def _metrics(self, step: int) -> Mapping[str, Any]:
         if step not in self._known:
-            # A job that is ahead of us has more of them: one call fetches what the next events need.
+            # The job may be ahead of this stream: one call fetches the metrics of the next events, too.
             self._known = dict(self._rows(step))
         return with_nan(self._known.pop(step, {}))
 
 
 def _made(kind: Any, data: Mapping[str, Any]) -> events.Event | None:
-    """The event, where its fields are there: a service may be older or newer than this library."""
+    """The event of a kind, or None if fields are missing: the service may be older or newer than this
+    library."""
     if kind is None:
         return None
     known = {field.name for field in fields(kind)}

@@ -1,4 +1,4 @@
-"""HTTP to a service: patient with one that is away for a while, plain about what it refuses."""
+"""HTTP requests to a service: repeats them while the service is away, and turns refusals into errors."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class Transport:
     """Requests to one service, with one token. May be used from several threads.
 
-    patience_s: for how long a service that has answered before may be away. One that never answered is
-    reported at once.
+    patience_s: seconds for which a service that has answered before may be away. A service that has never
+    answered raises UnreachableError at once. clock: returns seconds. sleep: waits for seconds.
     """
 
     def __init__(
@@ -54,17 +54,17 @@ class Transport:
             base_url=access.url,
             headers=headers,
             timeout=self._httpx.Timeout(ANSWER_S, connect=CONNECT_S),
-            trust_env=urlsplit(access.url).hostname not in _LOOPBACK,  # no proxy leads to this machine
+            trust_env=urlsplit(access.url).hostname not in _LOOPBACK,  # no proxy for this machine
         )
 
-        # Connections are closed with us, at the latest.
+        # Connections are closed when this object is deleted, at the latest.
         self.close = weakref.finalize(self, self._client.close)
 
     def call(self, method: str, path: str, *, repeatable: bool = True, **more: Any) -> Any:
-        """What the service answers, from JSON; None where it has nothing to say. `more`: as httpx and `send`
-        have it.
+        """Sends a request, waits, and returns the JSON of the answer; None: the answer is empty. more: the
+        options of `send` and of httpx.
 
-        repeatable: asking twice does no harm, so it is asked again where the answer was lost. Raises
+        repeatable: whether a second request does no harm; then it is sent again if an answer was lost. Raises
         JobError, RemoteError, UnreachableError.
         """
         answer = self.send(method, path, repeatable=repeatable, **more)
@@ -86,8 +86,9 @@ class Transport:
         accepted: tuple[int, ...] = (),
         **more: Any,
     ) -> httpx.Response:
-        """As `call`, with the whole answer. body: gives the pieces of the body, anew each time it is sent.
-        answer_s: how long to wait for the answer. accepted: statuses above 300 that are no errors."""
+        """Does what `call` does, and returns the whole answer. body: returns the pieces of the body; called
+        for each try. answer_s: the most seconds without an answer. accepted: statuses from 300 on that are
+        not errors."""
         if answer_s is not None:
             more["timeout"] = self._httpx.Timeout(answer_s, connect=CONNECT_S)
         patience = Patience(self)
@@ -111,8 +112,9 @@ class Transport:
 
     @contextmanager
     def open(self, path: str, **more: Any) -> Iterator[httpx.Response]:
-        """An answer that is read while it comes. Raises UnreachableError for a connection that breaks, at
-        any time within the block; RemoteError for what the service refuses."""
+        """Sends a GET request and yields the answer, which the block reads as it arrives. Raises RemoteError
+        if the service refuses, and UnreachableError if the connection breaks, at any time within the
+        block."""
         try:
             with self._client.stream("GET", path, **more) as answer:
                 self.met = True
@@ -124,7 +126,7 @@ class Transport:
             raise self._away(error) from None
 
     def timeout(self, silence_s: float) -> Any:
-        """For `open`: how long nothing may come."""
+        """The `timeout` of `open`. silence_s: the most seconds without data."""
         return self._httpx.Timeout(silence_s, connect=CONNECT_S)
 
     def refusal(self, answer: httpx.Response) -> JobError | RemoteError:
@@ -159,7 +161,8 @@ class Transport:
 
 
 class Patience:
-    """Waits between tries, longer each time, until `patience_s` have passed without success."""
+    """Waits between tries, up to 2 s and longer each time, until the transport's `patience_s` have passed
+    without success."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -167,7 +170,8 @@ class Patience:
         self._pause = _PAUSE_FIRST_S
 
     def wait(self, failure: Exception, at_least_s: float = 0.0) -> None:
-        """Waits before the next try, or raises `failure` where patience is at its end."""
+        """Waits before the next try, or raises `failure` if `patience_s` have passed since the first
+        failure."""
         now = self._transport.clock()
         if self._since is None:
             self._since = now
@@ -177,12 +181,13 @@ class Patience:
         self._pause = min(2 * self._pause, _PAUSE_MOST_S)
 
     def renew(self) -> None:
-        """After a success."""
+        """Starts anew after a success."""
         self._since, self._pause = None, _PAUSE_FIRST_S
 
 
 def connect(url: str | None, token: str | None, patience_s: float | None) -> Transport:
-    """To the service that is given, or known (see `find_access`). Raises UnreachableError, SettingsError."""
+    """The transport to a service; see `distbp.connect` and `find_access`. Sends no request. Raises
+    UnreachableError, SettingsError, RemoteError."""
     if url is not None:
         given.text("url", url, _PRINTABLE, "an address, as http://host:8470")
     if token is not None:
@@ -199,7 +204,8 @@ def connect(url: str | None, token: str | None, patience_s: float | None) -> Tra
 
 
 def _unconnected(url: str, error: BaseException) -> str:
-    """Why there is no connection, and what to do; from what the error of httpx was made of."""
+    """The message for a person: why there is no connection, and what to do. error: of httpx; its causes tell
+    the reason."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError | socket.gaierror):
         cause = cause.__cause__ or cause.__context__
@@ -231,5 +237,5 @@ def _library() -> Any:
 
 
 def fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that are given."""
+    """The values that are not None, by name."""
     return {name: value for name, value in values.items() if value is not None}

@@ -1,5 +1,5 @@
-"""Data on its way to a service: arrays, frames, and files of this machine, as datasets known by their
-SHA-256: an archive of arrays (.npz), or of the files of a table as they are."""
+"""Uploads of arrays, frames and local files to a service. A dataset is an archive of arrays (.npz), or of the
+unchanged files of a table. Its id is the SHA-256 of the archive."""
 
 from __future__ import annotations
 
@@ -37,17 +37,19 @@ from distbp.run.splits import open_splits
 
 DATASET, MODEL = "dataset:", re.compile("model:(mdl_[0-9a-z]{1,64})")
 _PIECE = 2**20
-_ANSWER_S = 900.0  # the service unpacks all of the archive once before it answers
-TARGETS = "targets"  # in an archive; of several outputs targets.NAME
+_ANSWER_S = 900.0  # the service unpacks the whole archive once before it answers
+TARGETS = "targets"  # the name in an archive; if there are several outputs, targets.NAME
 
 
 def place_data(
     transport: Transport, job: TrainingJob, given: Mapping[str, Any], folder: Path, *, files: bool
 ) -> TrainingJob:
-    """The job with uploaded datasets in place of what is `given` (by split, as `train` takes it) and, where
-    `files`, of those of its files that are on this machine, relative to `folder`.
+    """Uploads data; returns the job with the uploaded datasets as its sources; waits. given: arrays or frames
+    by split, as `train` takes them. files: whether to upload the job's files that are on this machine, too.
+    folder: the folder to which their paths are relative.
 
-    What can be checked here is checked before anything is sent. Raises JobError, DataError, RemoteError.
+    If all data is here, it is checked against the job before anything is sent. Raises JobError, DataError,
+    RemoteError.
     """
     # A stream can be read once, and is checked before it is sent.
     given = {
@@ -58,7 +60,7 @@ def place_data(
     arrays = dict(given)
     parcels: dict[str, Parcel] = {}
     named = named_inputs(job.model.layers)
-    elsewhere = False  # some data is not here, so what is here cannot be checked against it
+    elsewhere = False  # whether some data is not here; then the job cannot be checked
     for split in SPLITS:
         source, name = getattr(job.data, split), f"the {split} arrays"
         if is_frame(given.get(split)):
@@ -91,25 +93,25 @@ def place_data(
 
 
 def _check(transport: Transport, job: TrainingJob, folder: Path, arrays: Mapping[str, Any]) -> None:
-    """The data against the job. Where that keeps the preparation of a model, the service is asked for the
-    model; where it may not be read, the runner checks the data."""
+    """Checks the data against the job. If the job keeps the preparation of a model, this downloads the model
+    from the service. If the token may not read the model, the runner checks the data later."""
     if "preparation" not in (job.init_keeps or ()):
         check_splits(job, open_splits(job, folder, arrays))
         return
     if (named := MODEL.fullmatch(str(job.init))) is None:
-        return  # the service says so
+        return  # the service reports the fault
     with tempfile.TemporaryDirectory(prefix="distbp-init-") as temporary:
         place = Path(temporary) / "model"
         try:
             fetch_model(transport, transport.call("GET", f"/v1/models/{named[1]}"), place)
         except RemoteError as error:
-            if error.status in (403, 404):  # of 404, too, the service says more
+            if error.status in (403, 404):  # the service explains a 404 when the job is submitted
                 return
             raise
         check_splits(job, open_splits(job, folder, arrays, init=place))
 
 
-# Writes an archive, and returns the source that a job has in it, by the path of the dataset.
+# A function that writes an archive to a file. It returns a function: the dataset's path -> the job's source.
 Parcel = Callable[[BinaryIO], Callable[[str], Source]]
 
 
@@ -144,14 +146,15 @@ def _frame(frame: Any, split: str) -> Parcel:
 
 
 def upload(transport: Transport, data: Table | TableFiles, name: str) -> str:
-    """Sends data, unless the service has it; returns the dataset's id. Raises DataError, RemoteError."""
+    """Uploads data, unless the service has it; waits. Returns the dataset's id. Raises DataError,
+    RemoteError."""
     parcel = _arrays(data) if isinstance(data, Table) else _files(data, Path())
     path: str = _sent(transport, parcel, name).path  # type: ignore[attr-defined]
     return path.removeprefix(DATASET).partition("/")[0]
 
 
 def _sent(transport: Transport, parcel: Parcel, name: str) -> Source:
-    """The source that a job names, once the service has the data."""
+    """Uploads an archive, unless the service has it, and returns the source that a job names."""
     with tempfile.TemporaryFile(prefix="distbp-upload-") as file:
         source = parcel(file)
         digest = hashlib.sha256()
@@ -172,7 +175,7 @@ def _sent(transport: Transport, parcel: Parcel, name: str) -> Source:
 
 
 def pack(table: Table, file: BinaryIO) -> None:
-    """Writes a table of arrays as an .npz archive; the same table gives the same bytes."""
+    """Writes a table of arrays to `file` as an .npz archive. The same table gives the same bytes."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         others = {name: getattr(table, name) for name in ("weights", "lengths", "columns")}
         targets = {f"{TARGETS}.{name}" if name else TARGETS: one for name, one, _ in target_parts(table)}
@@ -186,7 +189,8 @@ def pack(table: Table, file: BinaryIO) -> None:
 
 
 def _names_of_targets(table: Table) -> str | dict[str, str] | None:
-    """Of the arrays that `pack` writes: of several outputs by output."""
+    """The names of the targets in the archive of `pack`: one name, or, of several outputs, a name for each;
+    None: there are no targets."""
     names = [name for name, _, _ in target_parts(table)]
     return TARGETS if names == [""] else {name: f"{TARGETS}.{name}" for name in names} or None
 
@@ -209,7 +213,7 @@ def _is_there(transport: Transport, dataset: str) -> bool:
     try:
         transport.call("GET", f"/v1/datasets/{dataset}")
     except RemoteError as error:
-        # 403: a token that may submit, and not read. Sending twice does no harm.
+        # 403: the token may submit but not read. A second upload does no harm.
         if error.status in (403, 404):
             return False
         raise
@@ -223,5 +227,5 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _name(text: str) -> str:
-    """`text`, as the service takes names."""
+    """`text` as a name that the service accepts."""
     return re.sub(r"[^A-Za-z0-9 ._-]", "-", text).lstrip(" ._-")[:100] or "dataset"

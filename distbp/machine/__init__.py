@@ -1,1 +1,1 @@
-"""What the processor does: compiling, addresses, BLAS, vector math, futexes, shared memory."""
+"""Code close to the processor: compiling, addresses, BLAS, vector math, futexes, shared memory."""

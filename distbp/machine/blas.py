@@ -34,11 +34,12 @@ _ARCH_PRCTL, _ASK, _TILE_DATA = 158, 0x1023, 18
 TILE_FLAGS = {"amx_tile", "amx_bf16", "avx512_bf16"}  # in /proc/cpuinfo
 VECTOR_FLAGS = {"avx512f"}  # with AVX2, OpenBLAS is as fast as our own large products or faster
 DIRECT_FLAGS = {"avx2", "fma"}  # of our own small products
-# The kernels of OpenBLAS that have functions of their own for small products.
+# The kernels of OpenBLAS that have special functions for small products.
 _FAST_WITH_SMALL = {b"SkylakeX", b"Cooperlake", b"SapphireRapids"}
-SMALL = 1_000_000  # multiplications; those kernels are for products up to this size
+SMALL = 1_000_000  # multiplications; the special functions are for products up to this size
 TINY = 1 << 12  # multiplications; below it our own small products gain little, and cost time to compile
-# Up to so many rows and from so many terms on, they gain with a transposed right operand, too.
+# With a transposed right operand, our own small products gain with at most FEW_ROWS rows and at least
+# MANY_TERMS terms.
 FEW_ROWS, MANY_TERMS = 16, 256
 # A product with a small or narrow matrix is faster in strips, by the functions for small products, than
 # whole. The fewest rows of a strip; the columns of a narrow matrix.
@@ -54,10 +55,9 @@ class Gemm(NamedTuple):
     """Addresses of functions with the arguments of cblas_sgemm or cblas_dgemm.
 
     `small`: for products of at most `SMALL` multiplications. `large`: for the others.
-    `own`: our function, for large products with at least `least` rows, columns and terms; 0 if there is
-    none. `strips`: 1 where small products are so fast that large ones with a small matrix are cut for
-    them. `direct`: our function for small products (see `distbp.machine.gemm.is_direct`); 0 if there is
-    none."""
+    `own`: our function, for large products with at least `least` rows, columns and terms; 0: none. `strips`:
+    1 if small products are so fast that large products with a small matrix are cut into strips for them.
+    `direct`: our function for small products (see `distbp.machine.gemm.is_direct`); 0: none."""
 
     large: int
     small: int
@@ -87,7 +87,7 @@ def _libraries() -> Iterator[ctypes.CDLL]:
 
 
 def _openblas_core() -> bytes | None:
-    """The kernels that OpenBLAS has chosen, which are part of the fingerprint; None where it does not say."""
+    """The name of the kernels that OpenBLAS has chosen, which is part of the fingerprint; None: unknown."""
     for library in _libraries():
         for name in ("scipy_openblas_{}64_", "openblas_{}64_", "scipy_openblas_{}", "openblas_{}"):
             function = getattr(library, name.format("get_corename"), None)
@@ -159,8 +159,8 @@ def load_mkl() -> tuple[str, str]:
 
 
 def mkl(dtype: np.dtype[Any]) -> Gemm:
-    """MKL's products for a dtype, with OpenBLAS's small ones where these are faster. Raises ImportError as
-    `load_mkl`."""
+    """MKL's products for a dtype, with OpenBLAS's small products if these are faster. Raises ImportError as
+    `load_mkl` does."""
     load_mkl()
     found = _address_in(ctypes.CDLL(_mkl_path()), "cblas_sgemm" if dtype == np.float32 else "cblas_dgemm")
     assert found is not None
@@ -219,6 +219,6 @@ def products_beside_tiles() -> Callable[[np.dtype[Any]], Gemm]:
 
 def small_products_beside_mkl() -> Callable[[np.dtype[Any]], Gemm] | None:
     """The library for small products instead of MKL; None: MKL computes them. Raises ImportError as
-    `load_mkl`."""
+    `load_mkl` does."""
     _, instructions = load_mkl()
     return openblas() if instructions == "avx512" else None

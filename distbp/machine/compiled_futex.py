@@ -1,6 +1,6 @@
 """Waits for a word in shared memory and wakes waiters, from compiled code (Numba, optional).
 
-It does what `distbp.machine.futex` does, without the interpreter. See futex(2).
+These functions do what `distbp.machine.futex` does, without the interpreter. See futex(2).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _PATIENCE = np.array([0, round(PATIENCE_S * 1e9)], np.int64)  # struct timespec:
 
 
 class Ways(NamedTuple):
-    """What compiled code needs to wait: addresses of sched_yield(2), usleep(3) and syscall(2), the number of
-    futex(2), and the address of the longest sleep, a struct timespec."""
+    """The addresses that compiled code needs to wait. offer: of sched_yield(2). nap: of usleep(3). system: of
+    syscall(2). futex: the number of futex(2). patience: address of the longest sleep, a struct timespec."""
 
     offer: int
     nap: int

@@ -38,15 +38,15 @@ NORMAL_FLOAT32 = (
 )
 # fmt: on
 NORMAL_K = 3.75 * math.sqrt(2)  # in units of z = sqrt(2) x
-_FAR_NORMAL, _FAR_LOGISTIC = 40.0, 800.0  # tails beyond are less than the smallest number of either dtype
+_FAR_NORMAL, _FAR_LOGISTIC = 40.0, 800.0  # tails beyond this distance are 0 in both dtypes
 
 
-_MOST = {np.dtype(np.float32): 88.0, np.dtype(np.float64): 709.0}  # e^z is still a number
+_MOST = {np.dtype(np.float32): 88.0, np.dtype(np.float64): 709.0}  # the largest whole z with a finite e^z
 
 
 def logistic(z: Array, out: Array) -> None:
-    """out <- 1 / (1 + exp(-z)), accurate relative to itself as long as that is a normal number; `out` may be
-    `z`. The form with tanh(z / 2) loses a digit for each 2.3 below 0."""
+    """out <- 1 / (1 + exp(-z)). The relative error is small as long as the result is a normal number. `out`
+    may be `z`. The form with tanh(z / 2) would lose a decimal digit for each 2.3 that z lies below 0."""
     np.maximum(z, -_MOST[z.dtype], out=out)
     np.negative(out, out=out)
     np.exp(out, out=out)
@@ -55,7 +55,7 @@ def logistic(z: Array, out: Array) -> None:
 
 
 def logistic_tail(z: Array, *, tail: Array, distance: Array, density: Array) -> None:
-    """F(z) = 1 / (1 + exp(-z)), the sigmoid function."""
+    """The tail of F(z) = 1 / (1 + exp(-z)), the logistic distribution."""
     np.abs(z, out=distance)
     np.minimum(distance, _FAR_LOGISTIC, out=distance)
     np.negative(distance, out=density)
@@ -67,7 +67,7 @@ def logistic_tail(z: Array, *, tail: Array, distance: Array, density: Array) -> 
 
 
 def normal_tail(z: Array, *, tail: Array, distance: Array, density: Array) -> None:
-    """F(z) = Phi(z) = erfc(-z / sqrt(2)) / 2."""
+    """The tail of F(z) = Phi(z) = erfc(-z / sqrt(2)) / 2, the normal distribution."""
     np.abs(z, out=distance)
     np.minimum(distance, _FAR_NORMAL, out=distance)
     t = density

@@ -18,7 +18,7 @@ from distbp.core.arrays import Array
 from distbp.core.errors import ExchangeError
 
 _NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}
-SYSTEM_CALL = _NUMBERS.get(platform.machine())  # the number of futex(2); None where it is not known
+SYSTEM_CALL = _NUMBERS.get(platform.machine())  # the number of futex(2); None: unknown
 WAIT, WAKE = 0, 1  # operations of futex(2)
 _WAKE_OWN = WAKE | 128  # FUTEX_WAKE_PRIVATE: for a word that no other process waits for
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -29,9 +29,9 @@ class _Timespec(ctypes.Structure):
 
 
 def _no_fence() -> None:
-    """Does nothing. These processors store in program order, as others see it, and load in order. (Intel SDM
-    3A, 8.2.2; for s390x, Principles of Operation, 5.14.) Each access in Python is a call of its own, which no
-    compiler moves."""
+    """Does nothing. On these processors, other cores see stores in program order, and loads are in order
+    (Intel SDM 3A, 8.2.2; for s390x, Principles of Operation, 5.14). Each access in Python is a separate call,
+    which no compiler moves."""
 
 
 def _fence_of_the_kernel() -> Callable[[], None]:
@@ -48,7 +48,7 @@ def _fence_of_the_kernel() -> Callable[[], None]:
 
 
 def fence_for(machine: str) -> Callable[[], None]:
-    """A function that is a full memory barrier for the calling thread, on a kind of machine."""
+    """A function that is a full memory barrier for the calling thread. machine: as `platform.machine()`."""
     return _no_fence if machine in ("x86_64", "s390x") else _fence_of_the_kernel()
 
 
@@ -74,7 +74,7 @@ class Futex:
 
     @property
     def value(self) -> int:
-        """The value now. All that its writer stored before it is visible afterward."""
+        """The current value. Everything that its writer stored before it is visible afterward."""
         found = self._words[self._index]
         fence()
         return found
@@ -116,7 +116,7 @@ class Futex:
             result = _libc.syscall(
                 SYSTEM_CALL, self._address, WAIT, ctypes.c_int(seen), ctypes.byref(spec), None, 0
             )
-            # A result of 0 need not mean a change: a delayed writer's wake-up may belong to an earlier one.
+            # A result of 0 need not mean a change: a delayed wake-up may belong to an earlier change.
             if result == -1 and ctypes.get_errno() not in (errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR):
                 raise OSError(ctypes.get_errno(), "futex wait failed")
         return self.value

@@ -19,11 +19,11 @@ from distbp.machine.pointers import call_at, emits
 
 _ROW_MAJOR = 101  # CBLAS_LAYOUT
 PLAIN, TRANSPOSED = 111, 112  # CBLAS_TRANSPOSE
-MOST_TERMS = 1 << 16  # of products of our own; on the matrix unit an operand is packed over all of them
+MOST_TERMS = 1 << 16  # the most terms of our own products; the matrix unit packs an operand over all terms
 
 
-# Of cblas_sgemm. Whole numbers are passed with 64 bits: a library that takes 32 reads the lower half, on
-# x86-64 and on 64-bit ARM.
+# The arguments of cblas_sgemm. Whole numbers are passed with 64 bits. A library that takes 32 bits reads the
+# lower half, on x86-64 and on 64-bit ARM.
 _WHOLE, _SINGLE = types.int64, types.float32
 _ARGUMENTS = (*(_WHOLE,) * 6, _SINGLE, *(_WHOLE,) * 4, _SINGLE, *(_WHOLE,) * 2)
 
@@ -40,10 +40,10 @@ def call_sgemm(
 
 @inner
 def strips_of(fast: int, terms: bool, m: int, n: int, k: int) -> int:
-    """The number of strips into which a product (m, n) of k terms is cut, whose right operand is plain.
-    terms: whether a strip is some of the terms, else some of the rows. fast: as
-    `distbp.machine.blas.Gemm.strips`. Whether a product is cut does not depend on how many rows, or terms,
-    there are to cut."""
+    """The number of strips into which a product (m, n) of k terms is cut; its right operand is not
+    transposed. terms: whether a strip consists of terms; else it consists of rows. fast: see
+    `distbp.machine.blas.Gemm.strips`. The number of rows (or terms) to cut does not decide whether a product
+    above SMALL is cut."""
     size, rows = m * n * k, k if terms else m
     cut = terms and (m < NARROW or n < NARROW)
     if fast:
@@ -56,8 +56,8 @@ def strips_of(fast: int, terms: bool, m: int, n: int, k: int) -> int:
 
 @inner
 def is_direct(by_columns: bool, m: int, n: int, k: int, strips: int) -> bool:
-    """Whether `direct` of `distbp.machine.blas.Gemm` computes a product (m, n) of k terms, where there is
-    such a function. by_columns: whether the right operand is transposed. strips: as of `strips_of`."""
+    """Whether `direct` of `distbp.machine.blas.Gemm`, if there is one, computes a product (m, n) of k terms.
+    by_columns: whether the right operand is transposed. strips: the result of `strips_of`."""
     size = m * n * k
     if by_columns:
         return size >= TINY and m <= FEW_ROWS and k >= MANY_TERMS
@@ -66,7 +66,7 @@ def is_direct(by_columns: bool, m: int, n: int, k: int, strips: int) -> bool:
 
 @cache  # keeps the compiled function alive as long as its address may be used
 def compiled_as_sgemm(function: Callable[..., None]) -> Any:
-    """`function` compiled as a callback with the arguments of cblas_sgemm, all whole numbers with 64 bits.
+    """`function` compiled as a callback with the arguments of cblas_sgemm; whole numbers have 64 bits.
 
-    Its `address` is that of the C function."""
+    The result's `address` is the address of the C function."""
     return callback(types.void(*_ARGUMENTS), function)

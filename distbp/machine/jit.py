@@ -29,7 +29,7 @@ SOURCES = (
 
 
 # Passes of Numba that look for closures, expressions of whole arrays, and overloads to inline. Our functions
-# have none, and the search takes a twentieth of the time.
+# have none of these, and the search takes a twentieth of the time.
 UNUSED = {"InlineClosureLikes", "InlineOverloads", "NopythonRewrites"}
 
 
@@ -38,7 +38,7 @@ _manager: Any = PassManager
 
 
 class _Passes(Compiler):
-    """Numba's way from bytecode to machine code, without passes that are not used."""
+    """Numba's compiler without the passes in UNUSED."""
 
     def define_pipelines(self) -> list[Any]:
         lean = _manager("nopython")
@@ -51,7 +51,7 @@ class _Passes(Compiler):
 
 @functools.cache
 def stamp() -> str:
-    """The SHA-256 of all sources. (Their times will not do: building an image changes them.)"""
+    """The SHA-256 of all sources. Their modification times are no use: building an image changes them."""
     folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for name in SOURCES:
@@ -61,8 +61,8 @@ def stamp() -> str:
 
 
 def _keep(compiled: Any) -> None:
-    """Has the result kept until any of the sources changes. What an earlier version has kept may name classes
-    that are no longer there: then it is as if nothing had been kept."""
+    """Keeps the compiled code until any of the sources changes. Code kept by another version may name classes
+    that no longer exist; it is ignored."""
     file = compiled._cache._cache_file
     file._source_stamp, known = stamp(), file._load_index
 
@@ -87,7 +87,7 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
     options = {"nogil": True, "error_model": "numpy", "pipeline_class": _Passes, **options}
     try:
         compiled: Any = njit(cache=True, **options)(function)
-    except RuntimeError:  # there is no folder to keep it in: compile in every process
+    except RuntimeError:  # no folder can be written: compile in every process
         return njit(**options)(function)
     _keep(compiled)
     return compiled
@@ -100,8 +100,8 @@ def inner(function: Callable[..., Any]) -> Any:
 
 
 def callback(signature: Any, function: Callable[..., Any]) -> Any:
-    """Compiles `function` at once for a signature; waits. C code calls it by its `address`. Kept as by
-    `jit`."""
+    """Compiles `function` at once for a signature; waits. C code calls the result by its `address`. The
+    compiled code is kept as `jit` does."""
     wanted, options = (signature.args, signature.return_type), {"nogil": True, "error_model": "numpy"}
     compiled: Any = CFunc(function, wanted, {}, options, pipeline_class=_Passes)
     try:
@@ -109,6 +109,6 @@ def callback(signature: Any, function: Callable[..., Any]) -> Any:
         _keep(compiled)
     except RuntimeError:
         compiled = CFunc(function, wanted, {}, options, pipeline_class=_Passes)
-    with without_collections():  # they take a tenth of the time
+    with without_collections():  # collections would take a tenth of the time
         compiled.compile()
     return compiled

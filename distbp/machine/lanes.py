@@ -1,7 +1,7 @@
 """Vectors of float32 in LLVM's own terms, for compiled code (Numba, optional).
 
-A vector is as wide as a register of the processor: of AVX-512, or else of AVX2; where registers are narrower,
-LLVM takes several for one. No bit may depend on the width. Addresses and steps are int64 numbers of bytes."""
+A vector is as wide as a register of AVX-512, or else of AVX2. If registers are narrower, LLVM uses several of
+them for a vector. No bit may depend on the width. Addresses and steps are int64 numbers of bytes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from llvmlite import binding, ir
 
 from distbp.machine.pointers import insert
 
-# float32 values in a vector; the vectors that the processor's registers hold.
+# The number of float32 values in a vector, and the number of vector registers.
 LANES, REGISTERS = (16, 32) if binding.get_host_cpu_features().get("avx512f") else (8, 16)
 
 BIT, BYTE, WHOLE, LONG, FLOAT = *(ir.IntType(bits) for bits in (1, 8, 32, 64)), ir.FloatType()
 FLOATS, INDICES, MASK = (ir.VectorType(kind, LANES) for kind in (FLOAT, WHOLE, BIT))
 ZEROS = ir.Constant(FLOATS, [0.0] * LANES)
-MOST_SUMS = 14  # for each vector of the right operand; more would gain little and cost code
-MASKED_STORES = REGISTERS == 32  # those of AVX2 take some processors as long as fifty others
-NAME = f"v{LANES}f32"  # of the vector type, as LLVM writes it in names of functions
+MOST_SUMS = 14  # sums for each vector of the right operand; more would gain little and need more code
+MASKED_STORES = REGISTERS == 32  # with AVX2, a masked store takes some processors as long as fifty others
+NAME = f"v{LANES}f32"  # the vector type in LLVM's names of functions
 
 
 def sums_beside(vectors: int) -> int:
-    """How many sums for each of so many vectors the registers hold, beside these vectors and one value."""
+    """The number of sums for each of `vectors` vectors that fit in the registers with them and one value."""
     return min(MOST_SUMS, (REGISTERS - 1 - vectors) // vectors)
 
 
@@ -42,7 +42,8 @@ def everywhere(builder: Any, value: Any, kind: ir.Type) -> Any:
 
 
 class Some(NamedTuple):
-    """The first lanes of a vector: how many, which may be below 0 or above LANES, and as a mask."""
+    """The first lanes of a vector. count: their number, which may be below 0 or above LANES. mask: the lanes
+    as a mask."""
 
     count: Any
     mask: Any
@@ -56,8 +57,8 @@ def first(builder: Any, count: Any, skipped: int = 0) -> Some:
 
 
 def load(builder: Any, address: Any, which: Some | None) -> Any:
-    """Loads a vector with an alignment of 4 bytes. Lanes that are not among `which` are not read, and are
-    zero. None: all are."""
+    """Loads a vector with an alignment of 4 bytes. which: the lanes to read; the others become 0. None: all
+    lanes."""
     place = pointer(builder, address, FLOATS)
     if which is None:
         return builder.load(place, align=4)
@@ -67,7 +68,7 @@ def load(builder: Any, address: Any, which: Some | None) -> Any:
 
 
 def store(builder: Any, values: Any, address: Any, which: Some | None) -> None:
-    """Stores a vector, or the lanes `which` of it."""
+    """Stores the lanes `which` of a vector; None: all lanes."""
     place = pointer(builder, address, FLOATS)
     if which is None:
         builder.store(values, place, align=4)
@@ -80,7 +81,8 @@ def store(builder: Any, values: Any, address: Any, which: Some | None) -> None:
 
 
 def _store_pieces(module: Any) -> Any:
-    """A function that stores the first lanes of a vector by at most three stores of 4, 2 and 1 of them."""
+    """An LLVM function (vector, address, count): stores all lanes at once if `count` is at least LANES; else
+    the first `count` lanes, by one store for each power of two in `count`."""
     name = "distbp_store_some"
     if name in module.globals:
         return module.globals[name]
@@ -100,7 +102,7 @@ def _store_pieces(module: Any) -> Any:
         address = builder.select(many, builder.add(address, LONG(4 * size)), address)
         count = builder.select(many, builder.sub(count, LONG(size)), count)
         if size == LANES:
-            count = builder.select(many, LONG(0), count)  # a vector is all that there is
+            count = builder.select(many, LONG(0), count)  # no lanes are left
         size //= 2
     builder.ret_void()
     return function
@@ -109,8 +111,8 @@ def _store_pieces(module: Any) -> Any:
 def put(
     builder: Any, values: Sequence[Any], places: Sequence[Any], which: Sequence[Some | None], add: Any
 ) -> None:
-    """Stores vectors at addresses; where `add` is not 0 they are added to what is there. `which`: the lanes
-    of each."""
+    """Stores vectors at addresses. If `add` is not 0, they are added to the values there. which: the lanes of
+    each vector, as in `store`."""
     with builder.if_else(builder.icmp_signed("!=", add, LONG(0))) as (adding, writing):
         with adding:
             for value, place, some in zip(values, places, which, strict=True):
@@ -121,8 +123,8 @@ def put(
 
 
 def added_up(builder: Any, vectors: Sequence[Any]) -> Any:
-    """The sum of all lanes of one or two vectors: the second half is added to the first, until one is
-    left."""
+    """The sum of all lanes of one or two vectors. The second half is added to the first half, until one lane
+    is left."""
     total = vectors[0] if len(vectors) == 1 else builder.fadd(*vectors)
     for size in (LANES >> step for step in range(1, LANES.bit_length())):
         low, high = (
@@ -136,7 +138,7 @@ def added_up(builder: Any, vectors: Sequence[Any]) -> Any:
 
 
 def load_everywhere(builder: Any, address: Any) -> Any:
-    """A vector of which each lane is the value at an address."""
+    """A vector whose lanes are all the value at an address."""
     return everywhere(builder, builder.load(pointer(builder, address, FLOAT), align=4), FLOATS)
 
 
@@ -147,7 +149,7 @@ def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def transposed(builder: Any, lines: Sequence[Any]) -> list[Any]:
-    """The columns of n vectors of n values of four bytes; n is a power of two."""
+    """The transpose of n vectors of n values with four bytes; n is a power of two."""
     count, lines = len(lines), list(lines)
     half, kind = count // 2, ir.VectorType(WHOLE, count)
     low, high = (
@@ -166,8 +168,9 @@ def transposed(builder: Any, lines: Sequence[Any]) -> list[Any]:
 def repeat(
     builder: Any, count: Any, carried: Sequence[Any], body: Callable[[Any, Sequence[Any]], Sequence[Any]]
 ) -> list[Any]:
-    """Emits a loop of `count` rounds, which may be none. `carried`: values before the first round;
-    body(number, values) emits a round and returns the values after it. Returns those after the last."""
+    """Emits a loop of `count` rounds, which may be 0. carried: the values before the first round.
+    body(number, values) emits a round and returns the values after it. Returns the values after the last
+    round."""
     before, (head, inside, after) = (
         builder.block,
         map(builder.append_basic_block, ("head", "inside", "after")),
@@ -188,8 +191,8 @@ def repeat(
 
 
 def choose(builder: Any, cases: Mapping[int, Any], case: Any, values: Sequence[Any]) -> None:
-    """Emits a call of the function that `cases` has for the number `case`, and none for another number. Code
-    cannot choose a register by a number, so each number of registers has a function of its own."""
+    """Emits a call of `cases[case]`, or of no function if `cases` does not have that number. Code cannot
+    choose a register by a number, so there is a function for each number of registers."""
     after = builder.append_basic_block("chosen")
     choice = builder.switch(case, after)
     for number, function in cases.items():
@@ -202,8 +205,8 @@ def choose(builder: Any, cases: Mapping[int, Any], case: Any, values: Sequence[A
 
 
 def routine(module: Any, name: str, arguments: int, emit: Callable[..., None]) -> Any:
-    """The LLVM function with this name, which takes so many whole numbers. The first call makes it:
-    emit(builder, *arguments) writes its code."""
+    """The LLVM function with this name, which takes `arguments` whole numbers of 64 bits. The first call
+    makes it: emit(builder, *arguments) writes its code."""
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [LONG] * arguments), name)

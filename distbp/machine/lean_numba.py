@@ -1,4 +1,4 @@
-"""Numba for processes that only train: the parts that they do not use are not loaded."""
+"""Numba for processes that only train, without the packages that they do not use."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-# SciPy: Numba imports its linear algebra for products in compiled code, which takes a third of a second. Our
-# products come from elsewhere (`distbp.machine.gemm`). cffi: for functions that were declared with it; there
-# are none.
+# Numba imports SciPy's linear algebra for products in compiled code, which takes a third of a second. Our
+# products come from elsewhere (`distbp.machine.gemm`). Numba imports cffi for functions that are declared
+# with it; we have none.
 _UNUSED = ("scipy", "cffi")
 
 
@@ -33,8 +33,8 @@ def load_numba() -> None:
 
 @contextmanager
 def told(first: Callable[[], None]) -> Iterator[None]:
-    """Within this block, calls `first` once: before the first function is compiled that no earlier process
-    has kept."""
+    """Within this block, calls `first` once, before Numba compiles a function of which no earlier process has
+    kept the code."""
     from numba.core import event
 
     class Once(event.Listener):

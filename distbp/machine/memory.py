@@ -1,11 +1,11 @@
-"""Memory shared by the processes of one node. It vanishes with the last of them.
+"""Memory shared by the processes of one node. It vanishes when the last of them ends.
 
 The memory is a Linux memfd, a file without a name. Another process of the same user opens it through
 /proc/<pid>/fd/<fd> of its creator. So a kill -9 leaves nothing to clean up, no resource tracker is needed,
 and the size of /dev/shm in a container does not limit it.
 
-What may be larger than memory lies in a temporary file without a name instead, which is reached in the same
-way. The system writes its pages to the disk where memory is short.
+Data that may be larger than memory lies in a temporary file without a name instead, which processes open in
+the same way. If memory is short, the system writes its pages to the disk.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from distbp.core.errors import ExchangeError
 
 @dataclass(frozen=True)
 class MemoryHandle:
-    """The name of a memory for other processes of the node. Valid while the process `pid` keeps it open.
-
-    size: bytes."""
+    """The name of a memory of `size` bytes for other processes of the node. Valid while the process `pid`
+    keeps its file descriptor `fd` open."""
 
     pid: int
     fd: int
@@ -55,7 +54,8 @@ class Memory:
 
 
 def create(size: int, *, on_disk: bool = False) -> Memory:
-    """Creates a memory of `size` bytes, all zero. on_disk: in a file below TMPDIR."""
+    """Creates a memory of `size` bytes, all zero. on_disk: whether it lies in a file below TMPDIR. Raises
+    OSError."""
     if on_disk:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
@@ -102,9 +102,9 @@ class SharedArrays:
 
 
 def share(arrays: Mapping[str, Array], *, on_disk: bool = False) -> tuple[Memory, SharedArrays]:
-    """Copies arrays into a new memory, each from a new page on; on_disk: as of `create`.
+    """Copies arrays into a new memory, each from a new page on. on_disk: as in `create`.
 
-    The caller keeps the Memory for as long as others attach."""
+    The caller keeps the Memory as long as other processes attach it."""
     places = {}
     size = 0
     for name, array in arrays.items():
@@ -118,8 +118,8 @@ def share(arrays: Mapping[str, Array], *, on_disk: bool = False) -> tuple[Memory
 
 
 class _Descriptor(str):
-    """The place of an open file without a name, for processes of this node. It stays open for as long as this
-    text is there."""
+    """The path of an open file without a name, for processes of this node. The file stays open as long as
+    this object lives."""
 
     fd: int
 
@@ -128,8 +128,8 @@ class _Descriptor(str):
 
 
 def mapped(file: IO[bytes], shape: tuple[int, ...], dtype: Any, mode: Literal["r", "r+", "w+"] = "r") -> Any:
-    """A temporary file without a name as an array. Its space is freed with the last part of the array, which
-    other processes of the node can map, too: `filename` says where."""
+    """A temporary file without a name as an array. Other processes of the node can map it by the array's
+    `filename`. Its space is freed when the last view of the array is gone."""
     found: Any = np.memmap(file, dtype, mode, shape=shape)
     fd = os.dup(file.fileno())
     found.filename = _Descriptor(f"/proc/{os.getpid()}/fd/{fd}")  # slices have the same

@@ -40,8 +40,8 @@ WAYS = (_OFFER, _NAP)
 
 
 def emits(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Makes an intrinsic of `emit(builder, *values)`, which writes its code and returns its result. result,
-    arguments: types of Numba; types.void: `emit` returns nothing."""
+    """Makes an intrinsic from `emit(builder, *values)`, which writes its code and returns its result. result,
+    arguments: Numba's types. If the result is types.void, `emit` returns nothing."""
 
     def made(emit: Callable[..., Any]) -> Any:
         @functools.wraps(emit)
@@ -53,7 +53,7 @@ def emits(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
             return result(*arguments), code
 
         names = ["context", *(f"a{number}" for number in range(len(arguments)))]
-        named: Any = typed  # by Numba, which looks at the signature
+        named: Any = typed  # Numba reads the names in the signature
         named.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names])
         return intrinsic(named)
 
@@ -68,8 +68,9 @@ def call_at(builder: Any, result: ir.Type, address: Any, arguments: Sequence[Any
 
 @emits(types.void)
 def compact(builder: Any) -> None:
-    """Compiles the function that calls this for size: LLVM then neither unrolls its loops nor makes versions
-    of them, which takes most of the time. For functions that call others, or whose loops have few rounds."""
+    """Makes LLVM compile the calling function for size. LLVM then neither unrolls loops nor makes several
+    versions of them, which takes most of the time. For functions that call others, or whose loops have few
+    rounds."""
     builder.function.attributes.add("optsize")
 
 
@@ -123,7 +124,7 @@ def call(builder: Any, address: Any, argument: Any) -> Any:
 
 @emits(types.int64, types.int64)
 def nanoseconds(builder: Any, clock: Any) -> Any:
-    """Of a clock that runs evenly. clock: CLOCK."""
+    """The nanoseconds of the monotonic clock, int64. clock: CLOCK."""
     whole = ir.IntType(64)
     room = allocate(builder, ir.ArrayType(whole, 2))  # a struct timespec of 64-bit systems
     place, number = builder.ptrtoint(room, whole), ir.IntType(32)(time.CLOCK_MONOTONIC)

@@ -1,7 +1,7 @@
 """The smaller and the larger of two numbers, and a float by its bits, for compiled code (Numba, optional).
 
-Numba compiles its own `min`, `max` and `view` as functions, anew in each function that calls them, which
-takes 20 to 40 ms each. These are an instruction or two.
+Numba compiles its own `min`, `max` and `view` anew in each function that calls them, which takes 20 to 40 ms
+each. The functions here are one or two instructions.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def _chooser(sign: str) -> Any:
     return intrinsic(choose)
 
 
-# (a, b), signed numbers: as Python's min and max, also of NaN. They give `a` unless `b` is smaller (larger).
+# (a, b), signed numbers: Python's min and max, also for NaN. They return `a` unless `b` is smaller (larger).
 smaller, larger = _chooser("<"), _chooser(">")
 
 
 @emits(types.uintp, types.int64)
 def index(builder: Any, number: Any) -> Any:
-    """A number that is not negative, as the index of an array. Python counts negative indices from the end.
-    With that choice in the code a loop over `i + j` loads numbers one by one; `live_rows` took six times as
-    long. Do not calculate with it: Numba makes a float of an unsigned and a signed whole number."""
+    """A number that is not negative, as the index of an array. Python counts negative indices from the end. A
+    loop over `i + j` with that choice in its code loads numbers one by one; `live_rows` took six times as
+    long. Do not calculate with the result: Numba adds an unsigned and a signed whole number as floats."""
     return number
 
 

@@ -1,7 +1,7 @@
 """Arrays and structures of arrays by their addresses, for compiled code (Numba, optional).
 
-Compiled functions take addresses in place of arrays. Code that takes thirty arrays apart needs longer to
-compile than the rest of a function, and every function that passes them on has that code, too.
+Compiled functions take addresses in place of arrays. Code that unpacks thirty arrays takes longer to compile
+than the rest of a function, and every function that passes arrays on contains such code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _kind(dtype: Any, axes: int) -> Any:
     return types.Array(dtype, axes, "C")
 
 
-# Fields of structures: C-contiguous arrays of a dtype and so many axes.
+# The types of a structure's fields: C-contiguous arrays with a dtype and a number of axes.
 Wholes = Annotated[Array, _kind(types.int64, 1)]
 WholeTable = Annotated[Array, _kind(types.int64, 2)]
 Singles = Annotated[Array, _kind(types.float32, 2)]
@@ -46,8 +46,8 @@ def address(array: Array) -> int:
 
 
 class Placed(NamedTuple):
-    """A structure in memory. Its words lie at the address `at`: the address and shape of each array, the bits
-    of each number. The arrays live as long as it does."""
+    """A structure in memory. Its words lie at the address `at`: the address and shape of each array, and the
+    bits of each number. This object keeps the arrays alive."""
 
     at: int
     words: Array
@@ -55,8 +55,8 @@ class Placed(NamedTuple):
 
 
 def placed(structure: Any) -> Placed:
-    """A structure (a NamedTuple) for compiled code. Raises TypeError where an array is of another kind than
-    its class says."""
+    """A structure (a NamedTuple) for compiled code. Raises TypeError if an array does not have the dtype and
+    the axes that the class names, or is not C-contiguous."""
     words: list[int] = []
     for name, value, kind in zip(structure._fields, structure, _kinds(structure.__class__), strict=True):
         if not isinstance(kind, types.Array):
@@ -77,8 +77,8 @@ def _kinds(structure: Any) -> list[Any]:
 
 
 class _Structure(types.Type):
-    """Numba's type of a structure in memory: compiled code has its address, and loads a field where it is
-    read. (A tuple of thirty arrays would be handed on whole at each use of one of them.)"""
+    """Numba's type of a structure in memory. Compiled code has its address, and loads a field when it reads
+    it. A tuple of thirty arrays would be copied whole at each use of one array."""
 
     bitwidth = 64
 
@@ -115,7 +115,7 @@ def _field(context: Any, builder: Any, found: _Structure, value: Any, wanted: st
 
 
 def reader(structure: Any) -> Any:
-    """An intrinsic (address): the structure whose words (see `Placed`) lie at an address."""
+    """An intrinsic that takes an address and returns the structure whose words (see `Placed`) lie there."""
     made = _Structure(structure)
 
     def read(context: Any, address: Any) -> Any:
@@ -125,7 +125,7 @@ def reader(structure: Any) -> Any:
 
 
 def load(builder: Any, address: Any, number: int, kind: ir.Type = WORD) -> Any:
-    """Word `number` at an address."""
+    """Loads the word with this number, from 0, at an address. kind: the type of the result."""
     place = builder.inttoptr(address, kind.as_pointer())
     return builder.load(builder.gep(place, [WORD(number)]) if number else place)
 
@@ -133,8 +133,8 @@ def load(builder: Any, address: Any, number: int, kind: ir.Type = WORD) -> Any:
 def array_at(context: Any, builder: Any, kind: Any, address: Any, shape: Any) -> Any:
     """The C-contiguous array of type `kind` at an address. shape: a value for each axis.
 
-    The instructions are written here because every op has them. Numba's own ways to make an array of an
-    address take longer to compile than the rest of an op."""
+    Every op contains these instructions. Numba's own functions for this take longer to compile than the rest
+    of an op."""
     size = WORD(kind.dtype.bitwidth // 8)
     strides, items = [size], shape[-1]
     for width in reversed(shape[1:]):
@@ -156,14 +156,14 @@ def array_at(context: Any, builder: Any, kind: Any, address: Any, shape: Any) ->
 
 @emits(types.int64, types.int64)
 def word(builder: Any, address: Any) -> Any:
-    """The whole number at an address."""
+    """The int64 at an address."""
     return load(builder, address, 0)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def address_of(context: Any, array: Any) -> Any:
-    """The address of an array's first value, int64. Numba's own addresses are unsigned, and with both kinds
-    functions would be compiled twice. Keep the array while the address is used."""
+    """The address of an array's first value, int64. Numba's own addresses are unsigned, so functions would be
+    compiled twice, for both types. Keep the array while the address is used."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         found = arrayobj.make_array(signature.args[0])(context, builder, values[0])
@@ -184,14 +184,14 @@ def _vector(dtype: Any) -> Any:
     return intrinsic(view)
 
 
-# (address, count): the `count` numbers at an address.
+# Intrinsics (address, count) that return the `count` numbers at an address as an array.
 floats, doubles, wholes = _vector(types.float32), _vector(types.float64), _vector(types.int64)
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def stack(context: Any, size: Any) -> Any:
-    """The address of `size` bytes that the function has until it returns. `size` is a number in the code. An
-    array of Numba's own would need its memory manager, which takes longer to compile."""
+    """The address of `size` bytes on the stack, which are valid until the function returns. size: a literal.
+    Numba's own arrays would need its memory manager, which takes longer to compile."""
     if not isinstance(size, types.IntegerLiteral):
         return None
 

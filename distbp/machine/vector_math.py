@@ -106,7 +106,7 @@ def normal_tail(distance: np.float32) -> Any:
 
 
 _TWO_OVER_PI, _MOST_ANGLE = np.float32(2 / math.pi), np.float32(1e5)
-# pi / 2 in three parts; the first two have few bits, as ln 2 above.
+# pi / 2 in three parts. The first two have few bits, like the first part of ln 2 above.
 _QUARTER_HIGH, _QUARTER_MIDDLE = np.float32(1.5703125), np.float32(0.00048351287841796875)
 _QUARTER_LOW = np.float32(math.pi / 2 - 1.5703125 - 0.00048351287841796875)
 _S3, _S5, _S7, _S9 = (np.float32(c) for c in (-1 / 6, 1 / 120, -1 / 5040, 1 / 362880))
@@ -116,8 +116,8 @@ _K8, _K10 = np.float32(1 / 40320), np.float32(-1 / 3628800)
 
 @_inline  # type: ignore[untyped-decorator]
 def sine_and_cosine(x: np.float32) -> Any:
-    """(sin x, cos x). Angles beyond 1e5, whose last digit is a hundredth of a radian, count as 1e5; those of
-    an infinite one are NaN."""
+    """(sin x, cos x). Angles beyond 1e5, where neighboring float32 numbers are almost a hundredth of a radian
+    apart, count as 1e5. Both are NaN for an infinite angle."""
     inside = -_MOST_ANGLE if x < -_MOST_ANGLE else x
     inside = _MOST_ANGLE if inside > _MOST_ANGLE else inside
     n = np.floor(inside * _TWO_OVER_PI + _HALF)

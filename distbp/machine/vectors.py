@@ -1,8 +1,8 @@
 """Short loops over memory and float32 numbers at addresses, for compiled code (Numba, optional).
 
-They are written in LLVM's own terms. For a loop over arrays, Numba and LLVM's search for vectors take 50 to
-100 ms in each function that has it. Addresses are int64 numbers of bytes; what is written overlaps nothing
-else.
+They are written in LLVM's own terms. For a loop over arrays, Numba and LLVM's vectorizer take 50 to 100 ms in
+each function that has such a loop. Addresses are int64 numbers of bytes. Memory that is written must not
+overlap other operands.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def copy(builder: Any, source: Any, to: Any, size: Any) -> None:
 
 @emits(types.void, types.int64, types.int64)
 def clear(builder: Any, at: Any, size: Any) -> None:
-    """Makes `size` bytes 0."""
+    """Sets `size` bytes to 0."""
     _fill(builder, builder.inttoptr(at, _bytes), size, 0)
 
 
@@ -43,8 +43,8 @@ def clear(builder: Any, at: Any, size: Any) -> None:
 def ask_to_write(builder: Any, at: Any, size: Any) -> None:
     """Prefetches `size` bytes that will soon be written. Does not wait.
 
-    If another core has read them, each cache line must first be taken from it. Stores wait for their lines
-    one by one; prefetched lines arrive side by side."""
+    If another core has read them, each cache line must first be taken from that core. Stores wait for their
+    lines one after the other; prefetched lines arrive in parallel."""
 
     def ask(number: Any, _: Any) -> list[Any]:
         emit_prefetch(builder, builder.inttoptr(lanes.plus(builder, at, number, LINE), _bytes), 1)
@@ -75,15 +75,15 @@ def _each(emit: Callable[[Any, Any, Any], Any]) -> Any:
     return function
 
 
-# (left, right, out, count): out, which may be one of both, <- left + right; left - right.
+# (left, right, out, count): out <- left + right; out <- left - right. `out` may be `left` or `right`.
 add_into = _each(lambda builder, a, b: builder.fadd(a, b))
 subtract_into = _each(lambda builder, a, b: builder.fsub(a, b))
 
 
 @emits(types.float64, types.int64, types.int64)
 def squares_of(builder: Any, at: Any, count: Any) -> Any:
-    """The sum of squares of `count` numbers, in float64, because their squares may be beyond float32. Eight
-    sums take the numbers in turn and are added in order. The numbers that are left follow one by one."""
+    """The sum of squares of `count` numbers, in float64, because squares may overflow float32. Eight sums
+    take the numbers in turn and are added in order. The last numbers, fewer than eight, follow one by one."""
 
     def squared(number: Any, one: Any, several: Any, sums: Any) -> list[Any]:
         place = lanes.pointer(builder, lanes.plus(builder, at, number, FLOAT_BYTES), one)
@@ -115,10 +115,11 @@ def squares_of(builder: Any, at: Any, count: Any) -> Any:
 
 @emits(types.float64, types.int64, types.int64)
 def largest(builder: Any, at: Any, count: Any) -> Any:
-    """The largest absolute value of `count` numbers, in float64; NaN or infinity where one is among them.
+    """The largest absolute value of `count` numbers, in float64; NaN if one is NaN, else infinity if one is
+    infinite.
 
-    Their bits without the sign are compared as whole numbers. Those have the order of the floats, with
-    infinity and NaN above all others (IEEE 754)."""
+    The bits without the sign are compared as whole numbers. These have the order of the floats, with infinity
+    above all finite numbers and NaN above infinity (IEEE 754)."""
     unsigned = ir.Constant(lanes.INDICES, [0x7FFFFFFF] * lanes.LANES)
 
     def more(number: Any, which: Any, most: Any) -> list[Any]:

@@ -1,6 +1,7 @@
-"""The largest numbers of windows, for a vector of channels at a time, for compiled code (Numba, optional).
+"""The largest number in each window of an image, for a vector of channels at a time (Numba, optional).
 
-The channels of a place lie side by side. Addresses and steps are int64 numbers of bytes.
+These functions are for compiled code. The channels of a place are adjacent in memory. Addresses and steps are
+int64 numbers of bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ Pass = Callable[[Any, Sequence[Any]], Sequence[Any]]
 
 
 def _over_window(builder: Any, down: Any, right: Any, size: Sequence[Any], carried: Any, visit: Pass) -> Any:
-    """Emits visit(place, value) -> value for each place of a window, row by row; place: how far it is from
-    the first."""
+    """Emits visit(place, values) -> values for each place of a window, row by row. place: its distance from
+    the first place. Returns the last values."""
 
     def row(number: Any, values: Sequence[Any]) -> Sequence[Any]:
         start = builder.mul(down, number)
@@ -53,9 +54,9 @@ def _largest(builder: Any, source: Any, down: Any, right: Any, size: Sequence[An
 def largest(
     builder: Any, source: Any, down: Any, right: Any, rows: Any, columns: Any, to: Any, count: Any
 ) -> None:
-    """Writes the largest number of a window of (rows, columns) places for the first `count` channels, at most
-    LANES: -inf where there is no place, NaN where one is among them. down, right: from a place to the one
-    below and to the one on its right."""
+    """Writes the largest number of a window of (rows, columns) places for each of the first `count` channels,
+    at most LANES: -inf if the window has no place, NaN if one of its numbers is NaN. down, right: the step
+    from a place to the place below, and to the place on its right."""
     which = lanes.first(builder, count)
     lanes.store(builder, _largest(builder, source, down, right, (rows, columns), which), to, which)
 
@@ -65,9 +66,9 @@ def put_to_largest(
     builder: Any, source: Any, down: Any, right: Any, rows: Any, columns: Any, d: Any, to: Any, add: Any,
     count: Any,
 ) -> None:  # fmt: skip
-    """Writes the numbers at `d` to a window at `to`, each at the place where the window at `source` has the
-    first of its largest numbers, and zeros to the other places. add: if not 0, all are added to what is
-    there. The other arguments are those of `largest`."""
+    """Writes a window at `to` for each channel: the number at `d` goes to the place at which the window at
+    `source` has its largest number, the first one if there are several. Other places get 0. add: if it is not
+    0, all of these are added to the values there. The other arguments are those of `largest`."""
     which, size = lanes.first(builder, count), (rows, columns)
     best, change = _largest(builder, source, down, right, size, which), lanes.load(builder, d, which)
 

@@ -1,10 +1,11 @@
 """Sums over windows of images on vector registers, for compiled code (Numba, optional).
 
-The channels of a place lie side by side, and behind them those of the place on its right. So the terms of a
-window are a few *runs* of consecutive numbers. No window is copied: a number of the image is multiplied with
-a vector of weights of the filters. Registers hold the sums (Georganas et al., "Anatomy of High-Performance
-Deep Learning Convolutions on SIMD Architectures", SC 2018, section II). Weights lie packed, the filters of a
-term together, in *panels* of one or two vectors. Addresses and steps are int64 numbers of bytes.
+The channels of a place are adjacent in memory, followed by the channels of the place on its right. So the
+terms of a window are a few *runs* of consecutive numbers. No window is copied: a number of the image is
+multiplied by a vector of the filters' weights. Registers hold the sums (Georganas et al., "Anatomy of
+High-Performance Deep Learning Convolutions on SIMD Architectures", SC 2018, section II). Weights are packed
+in *panels* of one or two vectors: the filters' weights for a term are adjacent. Addresses and steps are int64
+numbers of bytes.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from distbp.machine.jit import inner
 from distbp.machine.lanes import LANES, LONG, ZEROS
 from distbp.machine.pointers import emits
 
-VECTORS = 2  # in a panel, at most
-# Sums of a panel's vector at a time, of so many places or terms, for panels of 0, 1 and 2 vectors.
+VECTORS = 2  # the most vectors in a panel
+# The most places or terms whose sums are computed at a time, for panels of 0, 1 and 2 vectors.
 MOST = (0, *(lanes.sums_beside(vectors) for vectors in range(1, VECTORS + 1)))
-BYTES = 4 * LANES  # of a vector
-_WAITING = 8  # fused multiply-adds that must be under way, each for a sum of its own
+BYTES = 4 * LANES  # the size of a vector
+_WAITING = 8  # independent fused multiply-adds that keep the processor busy, each for another sum
 
 
 @inner
 def turns_of(terms: int) -> int:
-    """How many sums `sum_places` has for each term of a run of so many terms. They take the places in
-    turn."""
+    """The number of sums that `sum_places` has for each term of a run of `terms` terms. The sums take the
+    places in turn."""
     turns = 1
     while turns * terms < _WAITING:
         turns *= 2
@@ -43,8 +44,7 @@ def _case(many: int, vectors: int, turns: int = 1) -> Any:
 def _choose(
     builder: Any, cases: Mapping[int, Any], many: Any, vectors: Any, turns: Any, values: Sequence[Any]
 ) -> None:
-    """Emits a call of the routine that is made for so many places or terms, so many vectors, and so many
-    turns."""
+    """Emits a call of the routine for a number of places or terms, of vectors, and of turns."""
     case = builder.add(builder.mul(turns, LONG(lanes.MOST_SUMS)), many)
     case = builder.add(builder.mul(case, LONG(VECTORS)), vectors)
     lanes.choose(builder, cases, case, values)
@@ -55,13 +55,14 @@ def sum_windows(
     builder: Any, places: Any, vectors: Any, source: Any, step: Any, runs: Any, count: Any, terms: Any,
     panel: Any, start: Any, to: Any, to_step: Any, columns: Any, add: Any,
 ) -> None:  # fmt: skip
-    """Writes for up to MOST[vectors] places the sums of a panel: start + the products of the terms, in order,
-    by fused multiply-adds.
+    """Writes a panel's sums for up to MOST[vectors] places: start + the products of the terms, in order, by
+    fused multiply-adds.
 
-    source: of the first place; the next is `step` further. runs: address of `count` int64, from the place to
-    each run of `terms` float32. panel: (count * terms, vectors * LANES) float32. start: the vectors that sums
-    begin with. to: where the sums of the first place go; the next are `to_step` further. columns: how many of
-    the last vector's sums are written. add: if not 0, they are added to what is there, place after place."""
+    source: address of the first place; the next place is `step` further. runs: address of `count` int64, the
+    offsets from a place to its runs of `terms` float32. panel: (count * terms, vectors * LANES) float32.
+    start: the vectors with which sums begin. to: address for the sums of the first place; those of the next
+    place go `to_step` further. columns: the number of sums of the last vector that are written. add: if it is
+    not 0, sums are added to the values there, place after place."""
     rest = source, step, runs, count, terms, panel, start, to, to_step, columns, add
     cases = {
         _case(p, v): _sum_windows(builder.module, p, v)
@@ -82,7 +83,7 @@ def _sum_windows(module: Any, places: int, vectors: int) -> Any:
             panel, *sums = carried
             offset = builder.load(lanes.pointer(builder, lanes.plus(builder, runs, number, 8), LONG))
             base = builder.add(source, offset)
-            # An address of every third place: the two after it are reached with the step times one and two.
+            # The address of every third place. The two places after it are one and two steps further.
             starts = [lanes.plus(builder, base, step, p) for p in range(0, places, 3)]
 
             def term(_: Any, carried: Sequence[Any]) -> Sequence[Any]:
@@ -121,15 +122,15 @@ def sum_places(
     builder: Any, terms: Any, vectors: Any, source: Any, step: Any, source_row: Any, d: Any, d_step: Any,
     d_row: Any, rows: Any, places: Any, to: Any, columns: Any, turns: Any,
 ) -> None:  # fmt: skip
-    """Adds to `to`, a matrix (terms, vectors * LANES), for each of some terms of a run and each filter of a
-    panel, the sum over rows of places of the term's number times the filter's d. turns: `turns_of` the whole
-    run. terms: those of one part of the run, which is cut into as few equal parts as possible, of at most
-    MOST[vectors] // turns terms, or of one.
+    """Adds sums to the matrix `to`, (terms, vectors * LANES) float32: for each term of a run and each filter
+    of a panel, the sum over all places of all rows of the term's number times the filter's d. turns:
+    `turns_of` the whole run. terms: the number of terms in this part of the run. A run is cut into as few
+    equal parts as possible, of at most MOST[vectors] // turns terms, or of one.
 
-    source: of the first term at the first place; the next term follows, the next place is `step` further, the
-    next row `source_row`. d: of the first filter at the first place, with `d_step` and `d_row`. columns: of
-    the last vector. Fused multiply-adds make a sum, place after place. If a run has few terms, each has
-    several sums, which take the places in turn and are then added in order."""
+    source: address of the first term at the first place. The next term follows; the next place is `step`
+    further, the next row `source_row`. d: address of the first filter at the first place, with `d_step` and
+    `d_row`. columns: the columns of the last vector. Fused multiply-adds make a sum, place after place. If a
+    run has few terms, each has several sums, which take the places in turn and are then added in order."""
     rest = source, step, source_row, d, d_step, d_row, rows, places, to, columns
     cases = {
         _case(t, v, turns): _sum_places(builder.module, t, v, turns)

@@ -1,4 +1,4 @@
-"""Evolution strategies: a direction from the losses of perturbed copies of the parameters, no gradient.
+"""Evolution strategies: a direction from the losses of perturbed copies of the parameters.
 
 T. Salimans, J. Ho, X. Chen, S. Sidor, I. Sutskever, "Evolution Strategies as a Scalable Alternative to
 Reinforcement Learning" (2017), algorithm 2: a copy is p + sigma e with e drawn from N(0, 1), in pairs of e
