@@ -46,7 +46,7 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     """
 
     classes_: Array
-    _labelled: bool  # y has a column for each label
+    _labelled = False  # whether y has a column for each label; pickles of older versions do not say
 
     def __init__(
         self,
