@@ -16,7 +16,7 @@ from distbp.job.columns import Split, Target
 from distbp.job.data_checks import notes_about
 from distbp.job.overrides import overridden
 from distbp.job.parts import Data
-from distbp.job.recipes import batch_size
+from distbp.job.recipes import batch_size, with_folds
 from distbp.job.text import read_yaml
 
 DATA = {"train": "digits", "validation": {"format": "digits", "split": "test"}}
@@ -276,6 +276,35 @@ def test_what_a_recipe_has_no_network_for(fields: dict[str, Any], fault: str) ->
     with pytest.raises(JobError) as error:
         TrainingJob.from_mapping({"data": TABLE, "loss": "mse", "model": {"recipe": "realmlp"}, **fields})
     assert [str(one) for one in error.value.faults] == [fault]
+
+
+@pytest.mark.parametrize(
+    ("fields", "rows", "fold"),
+    [
+        ({"members": 5}, 19_999, "each"),
+        ({"members": 5}, 20_000, None),
+        ({"members": 5}, None, None),
+        ({}, 200, None),
+        ({"restarts": 5}, 200, None),
+        ({"members": 5, "data": {**TABLE, "group": "g"}}, 200, None),
+        ({"members": 5, "data": {**TABLE, "windows": {"length": 3}, "time": "t"}}, 200, None),
+        ({"members": 5, "early_stopping": {"patience": 3}}, 200, None),
+    ],
+)
+def test_members_on_folds_of_their_own(fields: dict[str, Any], rows: Any, fold: Any) -> None:
+    model = {"recipe": "table", **({} if rows is None else {"rows": rows})}
+    job = TrainingJob.from_mapping({"data": TABLE, "loss": "mse", "model": model, **fields})
+    assert job.early_stopping is not None and job.early_stopping.fold == fold
+
+
+def test_folds_of_a_first_job() -> None:
+    page = {"data": TABLE, "early_stopping": {"patience": 20}}
+    assert with_folds({**page, "members": 5}, 200)["early_stopping"] == {"patience": 20, "fold": "each"}
+    for same in (page, {**page, "members": 5, "early_stopping": None}, {**page, "members": "5"}):
+        assert with_folds(same, 200) is same
+    assert with_folds({**page, "members": 5, "early_stopping": {"fold": 0}}, 200)["early_stopping"] == {
+        "fold": 0
+    }
 
 
 def test_batches_by_rows() -> None:

@@ -232,7 +232,7 @@ def test_recipe_and_members() -> None:
     assert [layer.type for layer in net.job_.model.layers] == ["dense", "dropout", "dense"]
     assert (net.job_.optimizer.type, net.job_.optimizer.schedule.type) == ("adamw", "warm_up")
     assert (net.job_.optimizer.learning_rate, net.job_.batch_size, net.job_.members) == (0.02, 32, 2)
-    assert net.job_.early_stopping.patience == 20
+    assert (net.job_.early_stopping.patience, net.job_.early_stopping.fold) == (20, "each")
     assert len(net.model_.vectors) == 2
     assert net.score(x, y) > 0.9
     values = DistbpRegressor(**small, members=2, random_state=0).fit(x, x[:, :2] * 50 + 7)

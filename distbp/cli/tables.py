@@ -86,6 +86,7 @@ def job_for_table(path: str, target: str, sets: tuple[str, ...] = ()) -> str:
     """The page of the job that `distbp train TABLE --target NAME` trains. `sets`: in place of its fields."""
     from distbp.job.first_job import first_job
     from distbp.job.overrides import overridden
+    from distbp.job.recipes import with_folds
     from distbp.job.text import read_yaml, write_yaml
 
     # What decides how the table is read must be known before it is looked at.
@@ -96,7 +97,8 @@ def job_for_table(path: str, target: str, sets: tuple[str, ...] = ()) -> str:
     source, table, facts = look(path, skip=data.get("bad_rows") == "skip", missing=texts)
     page, why = first_job(source, facts, target)
     if sets:
-        page = write_yaml(overridden(read_yaml(page), sets, f"the first job for {table.name}"))
+        fields = overridden(read_yaml(page), sets, f"the first job for {table.name}")
+        page = write_yaml(with_folds(fields, facts[target].rows))
     return f"# {why}\n{page}"
 
 

@@ -12,6 +12,7 @@ from distbp.core.errors import ArgumentError
 from distbp.core.storage import absolute
 
 MAX_WORKERS = 4096
+MAX_MEMBERS = 100  # networks of one job
 
 
 def kind_of(value: Any) -> str:

@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     COPIES = 10  # the noise of perturbed copies of the parameters, for evolution
     BUCKETS = 11  # the order of slices of similar lengths in one epoch
     START = 12  # initial weights that are chosen from the data
+    FOLD = 13  # training rows -> folds, in which the networks of a job measure on different rows
 
 
 class Stream:

@@ -78,10 +78,10 @@ class Table:
         numbers = None if self.row_numbers is None else self.row_numbers[start:stop]
         return self._of(slice(start, stop), first_row=self.first_row + start, row_numbers=numbers)
 
-    def reordered(self, order: Array) -> Table:
-        """The rows in another order, which names each once."""
-        numbers = order + self.first_row if self.row_numbers is None else self.row_numbers[order]
-        return self._of(order, row_numbers=numbers)
+    def some(self, rows: Array) -> Table:
+        """The rows with the numbers `rows`, in this order, copied."""
+        numbers = rows + self.first_row if self.row_numbers is None else self.row_numbers[rows]
+        return self._of(rows, row_numbers=numbers)
 
     def _of(self, rows: Any, **changes: Any) -> Table:
         """Some rows, or all in another order."""

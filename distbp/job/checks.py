@@ -25,7 +25,7 @@ from distbp.job.loss_checks import (
     one_loss_is_needed,
     outputs_exist,
 )
-from distbp.job.members import least_workers, members_or_restarts, networks
+from distbp.job.members import folds_fit, least_workers, members_or_restarts, networks
 from distbp.job.method_checks import copies_fit, one_server_fits, whole_batches_fit
 from distbp.job.parts import WorkerRange
 from distbp.job.series_checks import batches_carry, layers_carry, series_fit
@@ -371,6 +371,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (_plateau_watches, frozenset({"optimizer", "model", "loss", "metrics", "data", "early_stopping"})),
     (_kept_of_a_model, frozenset({"init", "init_keeps", "optimizer", "data"})),
     (members_or_restarts, frozenset({"members", "restarts"})),
+    (folds_fit, frozenset({"early_stopping", "data"})),
     (_early_stopping_watches, frozenset({"early_stopping", "model", "loss", "metrics", "data"})),
 )
 

@@ -58,11 +58,7 @@ def first_job(source: Mapping[str, Any], facts: Mapping[str, ColumnFacts], targe
         "optimizer": recipes.optimizer(recipes.EPOCHS),
         "batch_size": recipes.batch_size(rows),
         "epochs": recipes.EPOCHS,
-        **(
-            {"early_stopping": {"metric": "validation_loss", "patience": recipes.PATIENCE}}
-            if measured
-            else {}
-        ),
+        **({"early_stopping": recipes.stopping()} if measured else {}),
     }
     if facts[target].missing:
         why += f"; {counted(facts[target].missing, 'row')} without one are left out (bad_rows: skip)"

@@ -3,24 +3,20 @@ faults."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, Tag, model_validator
 
 from distbp.core.arguments import MAX_WORKERS
 from distbp.job.columns import ColumnName, Columns, Missing, Split, TargetField, Windows
-from distbp.job.faults import JobPart, Words, at_most, line, native, raised, shown
+from distbp.job.faults import JobPart, Words, at_most, line, raised
 from distbp.job.kinds import Flag, Number, Text, Whole, kind, one_of
 from distbp.job.losses import LossKind
 from distbp.job.recipes import RecipeName
-from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
+from distbp.job.unions import BY_SPELLING, Fold
 
 MAX_LAYERS = 1000
-MAX_WEIGHTS = 10_000  # of classes
 
 if TYPE_CHECKING:
     from distbp.data.formats import Source as Source
@@ -188,6 +184,12 @@ class EarlyStopping(JobPart):
     restore_best: Flag = Field(
         default=True, description="the model gets the weights of the best evaluation, not the last"
     )
+    fold: Fold | None = Field(
+        default=None,
+        description="the rows that measure. The training and validation rows are cut into folds of the size"
+        " of the validation set, which is fold 0. A number: this fold measures, and the others train; each:"
+        " of members, network 0 measures on fold 0, network 1 on fold 1, and so on; left out: fold 0",
+    )
 
 
 class Checkpoint(JobPart):
@@ -217,72 +219,9 @@ class WorkerRange(JobPart):
         return self
 
 
-def _label(value: Any) -> int | str:
-    """A class as a job writes it: a whole number or text. JSON only has text as keys, so "3" is class 3."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return int(value) if re.fullmatch(r"0|-?[1-9][0-9]{0,17}", value) else value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if not hasattr(value, "__index__"):
-        raise PydanticCustomError(
-            "wrong_type", f"must be a class, a whole number or text, not {shown(value)}"
-        )
-    return int(value)
-
-
-def _once(value: Any) -> Any:
-    """A mapping with classes as keys. Refuses two spellings of a class, of which one weight would be lost."""
-    weights: dict[Any, Any] = {}
-    for key, weight in value.items():
-        label = _label(native(key))
-        if label in weights:
-            text = f"names class {label} twice, as a number and as text; keep one of them"
-            raise PydanticCustomError("fault", "{text}", {"text": text})
-        weights[label] = weight
-    return weights
-
-
-def _spelling(value: Any) -> str | None:
-    """The tag of the union member that a value can be, so that faults are only those of this member."""
-    if isinstance(value, Mapping | JobPart):
-        return "mapping"
-    if isinstance(value, list | tuple):
-        return "list"
-    if isinstance(value, str):
-        return "word"
-    return "number" if isinstance(value, int | float) or hasattr(value, "__index__") else None
-
-
-_BY_SPELLING = Discriminator(_spelling)
-Weight = Annotated[Number, Field(ge=0)]
-BatchSize = Annotated[
-    Annotated[Whole, Field(ge=1, le=1 << 24), Tag("number")] | Annotated[Literal["full"], Tag("word")],
-    _BY_SPELLING,
-]
-Shards = Annotated[
-    Annotated[Whole, Field(ge=1, le=MAX_SHARDS), Tag("number")] | Annotated[Literal["auto"], Tag("word")],
-    _BY_SPELLING,
-]
 Workers = Annotated[
     Annotated[Whole, Field(ge=0, le=MAX_WORKERS), Tag("number")]
     | Annotated[Literal["auto"], Tag("word")]
     | Annotated[WorkerRange, Tag("mapping")],
-    _BY_SPELLING,
-]
-ClassWeight = Annotated[
-    Annotated[
-        dict[int | str, Weight],
-        Field(min_length=1),
-        BeforeValidator(_once),
-        at_most(MAX_WEIGHTS, "mapping"),
-        Words("a mapping from class to weight"),
-        Tag("mapping"),
-    ]
-    | Annotated[
-        tuple[Weight, ...], Field(min_length=1), at_most(MAX_WEIGHTS), Words("a list of weights"), Tag("list")
-    ]
-    | Annotated[Literal["balanced"], Tag("word")],
-    _BY_SPELLING,
+    BY_SPELLING,
 ]

@@ -30,6 +30,11 @@ BINS_COLUMNS = 100  # the most columns with bins: they already give the first la
 # splits), 3 scored higher without bins: silhouettes of vehicles an accuracy of 0.811 (0.764 with), values of
 # players an R2 of 0.951 (0.937). The 64 pixels of digits (1,212 rows, 5 members) lost most: 0.974 (0.979).
 # A pixel has at most 17 values, so a column with fewer values than BINS counts with the number of its values.
+# Below this number of rows, each of several members measures on a fold of its own. Of 13 tables with 133 to
+# 10,000 training rows (5 members, 2 or 3 splits), 12 had a better mean score, and 11 a better mean loss:
+# census income of 10,000 rows an accuracy of 0.8631 (0.8615 on one validation set), glass 0.698 (0.654). Wine
+# lost most, 0.970 (0.978).
+FOLDS_ROWS = 20_000
 RecipeName = Literal["table", "realmlp"]
 RECIPES = get_args(RecipeName)
 _ASKS = ("recipe", "outputs", "rows")  # fields of `model` that are in place of `layers`
@@ -58,6 +63,25 @@ def batch_size(rows: int | None) -> int:
     if rows is None:
         return BATCH_SIZE
     return 256 if rows >= 20_000 else 64 if rows >= 2_000 else 32
+
+
+def stopping(folds: bool = False) -> dict[str, Any]:
+    """Early stopping of the recipe `table`. folds: whether each network measures on a fold of its own."""
+    return {"metric": "validation_loss", "patience": PATIENCE, **({"fold": "each"} if folds else {})}
+
+
+def has_folds(members: Any, rows: int | None) -> bool:
+    """Whether each of several networks measures on a fold of its own. rows: of the table; None: not known."""
+    return type(members) is int and members > 1 and rows is not None and rows < FOLDS_ROWS
+
+
+def with_folds(job: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
+    """The fields of a job for a table of `rows` rows, with folds if they suit it and it does not say."""
+    found, data = job.get("early_stopping"), job.get("data")
+    suits = has_folds(job.get("members"), rows) and isinstance(data, Mapping) and may_mix(data)
+    if not suits or not isinstance(found, Mapping):
+        return job
+    return {**job, "early_stopping": {"fold": "each", **found}}
 
 
 def number(rows: int | None, different: Sequence[float] = ()) -> dict[str, Any]:
@@ -97,7 +121,8 @@ def expanded(job: Any) -> Any:
         fields["optimizer"] = _over(optimizer(epochs), job.get("optimizer"))
     fields.setdefault("batch_size", batch_size(rows))
     if _validates(job["data"]):
-        fields.setdefault("early_stopping", {"metric": "validation_loss", "patience": PATIENCE})
+        folds = has_folds(job.get("members"), rows) and may_mix(job["data"])
+        fields.setdefault("early_stopping", stopping(folds))
     return {**fields, "model": {**rest, "layers": layers(outputs, HIDDEN)}}
 
 
@@ -163,6 +188,13 @@ def _over(recipe: dict[str, Any], said: Any) -> Any:
     if isinstance(said, Mapping) and said.get("type", recipe["type"]) == recipe["type"]:
         return {**recipe, **said}
     return said
+
+
+def may_mix(data: Mapping[str, Any]) -> bool:
+    """Whether the validation rows are a random share of the rows, so that others can take their place. data:
+    as a job has it."""
+    apart = [data.get(name) for name in ("validation", "group", "time", "windows")]
+    return isinstance(data.get("split"), Mapping) and all(value is None for value in apart)
 
 
 def _validates(data: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
 
-from distbp.core.arguments import path_given
+from distbp.core.arguments import MAX_MEMBERS, path_given
 from distbp.core.errors import Fault, JobError
 from distbp.core.storage import user_path
 from distbp.job import text as _text
@@ -19,23 +19,20 @@ from distbp.job.faults import JobPart, Words, at_most, details, left_out, locate
 from distbp.job.graph import drawing_of
 from distbp.job.kinds import Flag, Number, Text, Whole, plain
 from distbp.job.losses import outputs_in
-from distbp.job.members import MAX_MEMBERS
 from distbp.job.method_checks import takes_whole_batches
 from distbp.job.parts import (
-    BatchSize,
     Checkpoint,
-    ClassWeight,
     Data,
     EarlyStopping,
     Kept,
     Loss,
     Model,
     Optimizer,
-    Shards,
     Workers,
 )
 from distbp.job.recipes import expanded
 from distbp.job.shards import automatic_shards, least_slice_rows
+from distbp.job.unions import BatchSize, ClassWeight, Shards
 from distbp.job.updates import Clip, ParameterGroup, Regularization
 from distbp.optim.recipes import Adam
 

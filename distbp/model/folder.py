@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import ValidationError
 
 import distbp
-from distbp.core.arguments import path_given
+from distbp.core.arguments import MAX_MEMBERS, path_given
 from distbp.core.arrays import Array, aligned_vector
 from distbp.core.errors import DataError, JobError, ModelError
 from distbp.core.sealed import decode_arrays, encode_arrays, sealed_json, unseal_json
@@ -43,7 +43,6 @@ from distbp.data.several_targets import AllClasses, plain_classes
 from distbp.job.faults import details, located
 from distbp.job.kinds import Kind, plain
 from distbp.job.losses import LossKind, written
-from distbp.job.members import MAX_MEMBERS
 from distbp.job.shards import MAX_SHARDS
 from distbp.job.tables import TABLES
 from distbp.model.answers import task_of

@@ -14,7 +14,7 @@ from distbp.core.errors import ModelError
 from distbp.data.batches import WholeData
 from distbp.engine.blueprint import Blueprint
 from distbp.job import TrainingJob
-from distbp.job.members import member_job, networks
+from distbp.job.members import has_folds, member_job, networks
 from distbp.model.folder import load_model, params_digest
 from distbp.model.joined import measured
 from distbp.nn import kernels as kernel_sets
@@ -129,11 +129,15 @@ def joined_metrics(
     vectors: Sequence[Array],
     of_members: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The metrics of the mean of the networks' predictions; `train_loss` is the mean of the networks'."""
-    joined = {"train_loss": sum(float(member["train_loss"]) for member in of_members) / len(of_members)}
+    """The metrics of the mean of the networks' predictions. `train_loss` is the mean of the networks'. So are
+    the metrics of the validation set if each network has a fold of its own, whose rows the others trained
+    on."""
+    apart = ("train", "validation") if has_folds(blueprint.job) else ("train",)
+    names = [name for name in of_members[0] if name.partition("_")[0] in apart]
+    joined = {name: sum(float(member[name]) for member in of_members) / len(of_members) for name in names}
     network, kernels = blueprint.network(), kernel_sets.load(blueprint.kernels)
     for split in blueprint.rows:
-        if split != "train":
+        if split not in apart:
             rows, count = data.splits[split], blueprint.rows[split]
             measures = blueprint.measures(network, split)
             values = measured(measures, network, vectors, kernels, rows, count, blueprint.shards)

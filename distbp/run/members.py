@@ -26,8 +26,9 @@ from distbp.data.batches import WholeData
 from distbp.engine import numerics
 from distbp.engine.blueprint import Blueprint
 from distbp.job import TrainingJob
-from distbp.job.members import member_job, networks
+from distbp.job.members import fold_of, has_folds, member_job, networks
 from distbp.run import agreement, checkpoint, events
+from distbp.run.blueprints import make_blueprint
 from distbp.run.control import Requests
 from distbp.run.delivery import delivered
 from distbp.run.drive import drive
@@ -62,8 +63,13 @@ class _Training:
     init: Path | None
     results: dict[int, Result] = field(default_factory=dict)
 
-    def blueprint_of(self, number: int) -> Blueprint:
-        return replace(self.blueprint, job=member_job(self.blueprint.job, number))
+    def own(self, number: int) -> tuple[Blueprint, Splits]:
+        """The blueprint of a network, and the splits that it trains and measures on. Raises DataError."""
+        job = member_job(self.blueprint.job, number)
+        if has_folds(self.blueprint.job) and number:
+            splits = self.splits.of_fold(fold_of(job))
+            return make_blueprint(job, splits), splits
+        return replace(self.blueprint, job=job), self.splits
 
 
 def train_members(
@@ -94,6 +100,8 @@ def train_members(
     log = log_events(run, listener)
     ways = _at_a_time(turns.at_a_time, min(count, most))
     notes = [f"{count} networks of different seeds are trained, {ways}", *notes]
+    if has_folds(job):
+        notes.append("each network measures on a fold of its own; validation metrics are means over networks")
     told = MembersTold(run, log, blueprint.job, count, blueprint.total_steps, notes)
     with numerics.one_blas_thread(), numerics.quiet():
         data = splits.ready(blueprint)
@@ -130,7 +138,7 @@ def _check_lengths(training: _Training, count: int, log: events.Listener) -> Non
         for aside in start.set_aside if start else ():
             log(events.CheckpointSetAside(str(aside.path), aside.reason))
         if start is not None:
-            agreement.continued(start, training.blueprint_of(number))
+            agreement.continued(start, training.own(number)[0])
 
 
 def _at_a_time(now: int, most: int) -> str:
@@ -186,19 +194,20 @@ def _side_by_side(training: _Training, turns: TrainingTurns, make: Callable[...,
 def _train_network(training: _Training, teams: MakeTeam, number: int) -> None:
     """Trains a network to its end, from its last checkpoint if it has one; waits."""
     run, control, told = training.run, training.control, training.told
-    path, blueprint = member_path(run.path, number), training.blueprint_of(number)
+    path, (blueprint, splits) = member_path(run.path, number), training.own(number)
     job = member_job(training.job, number)
     text = job.to_yaml()
     if control.stopping:
         raise Interrupted(str(run.path), told.steps_done(), control.stopped_by)
+    data = training.data if splits is training.splits else splits.ready(blueprint)
     train = partial(
         drive,
         blueprint=blueprint,
-        splits=training.splits,
+        splits=splits,
         teams=teams,
         listener=told.listener(number),
         control=control,
-        data=WholeData(training.data.splits, training.data.rows, blueprint.sharding()),
+        data=WholeData(data.splits, data.rows, blueprint.sharding()),
         requests=training.requests,
         draws=False,
     )

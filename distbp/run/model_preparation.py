@@ -1,4 +1,5 @@
-"""The preparation of rows that a job takes from a model: `init_keeps: [preparation]`."""
+"""The targets that a job takes from a table, and the preparation of rows that it takes from a model
+(`init_keeps: [preparation]`)."""
 
 from __future__ import annotations
 
@@ -10,10 +11,25 @@ from distbp.data.columns.choosing import WantedTarget
 from distbp.data.columns.plan import Plan
 from distbp.data.preprocessing import Preprocessing
 from distbp.data.targets import Known
-from distbp.nn.losses.several import Heads
+from distbp.job.columns import targets_in
+from distbp.nn.losses.several import Heads, parts_of
 
 if TYPE_CHECKING:
+    from distbp.job import TrainingJob
     from distbp.model.predictor import Model
+
+
+def targets_of(job: TrainingJob) -> dict[str, WantedTarget]:
+    """The columns to predict, by output. Raises JobError if their outputs are not those of the losses."""
+    said, targets = targets_in(job.data.target), {}
+    if set(said) != {part.name for part in parts_of(job.loss)}:  # the job's checks leave this out for frames
+        text = "names the targets of other outputs than loss; write the same names in both"
+        raise JobError([Fault("data.target", text)])
+    for part in parts_of(job.loss):
+        target, path = said[part.name], f"data.target.{part.name}" if part.name else "data.target"
+        labels, scaled = part.loss.targets == "labels", target.scale == "standard"
+        targets[part.name] = WantedTarget(target.column, scaled, bool(target.clip), labels, path)
+    return targets
 
 
 def plan_of(model: Model, targets: Mapping[str, WantedTarget], windows: Any) -> Plan:

@@ -18,7 +18,7 @@ from distbp.core.words import counted
 from distbp.data.batches import WholeData
 from distbp.data.checks import Allowed, check_rows
 from distbp.data.columns.cells import MISSING
-from distbp.data.columns.choosing import Wanted, WantedTarget, Window
+from distbp.data.columns.choosing import Wanted, Window
 from distbp.data.columns.given import GivenTable
 from distbp.data.columns.noticing import absent_classes
 from distbp.data.columns.opening import open_table
@@ -27,6 +27,7 @@ from distbp.data.columns.series import windowed
 from distbp.data.cutting import cut, in_a_row, understand_steps
 from distbp.data.digest import table_record
 from distbp.data.duplicates import shared_rows
+from distbp.data.folds import fold_splits
 from distbp.data.formats import TableFiles, from_arrays, load
 from distbp.data.frames import is_frame
 from distbp.data.given import arranged
@@ -37,14 +38,14 @@ from distbp.data.preprocessing import Preprocessing, fit
 from distbp.data.several_targets import understand_all
 from distbp.data.table import Table
 from distbp.data.targets import Meaning
-from distbp.job.columns import targets_in
+from distbp.job.members import fold_of
 from distbp.job.table_checks import given_data_fits
 from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.several import Heads, heads_of, names_of, parts_of
 from distbp.nn.named_inputs import named_inputs
 from distbp.nn.network import Network
 from distbp.nn.wiring import data_facts
-from distbp.run.model_preparation import known_classes, plan_of, scales_of
+from distbp.run.model_preparation import known_classes, plan_of, scales_of, targets_of
 from distbp.run.warm_start import began_with
 
 if TYPE_CHECKING:
@@ -83,6 +84,14 @@ class Splits:
         """The digests of all rows of each split (see `table_record`), by which changed data is noticed.
         `known`: an earlier record, whose digests count for files that are unchanged since."""
         return {name: table_record(table, (known or {}).get(name)) for name, table in self.tables.items()}
+
+    def of_fold(self, number: int) -> Splits:
+        """The splits in which fold `number` measures (see `distbp.data.folds`). Raises DataError."""
+        if number == 0:
+            return self
+        most = settings.get("DISTBP_PREPARE_BYTES")
+        tables, targets = fold_splits(self.tables, self.meaning.targets, number, most)
+        return replace(self, tables=tables, meaning=replace(self.meaning, targets=targets))
 
     def prepare(self, job: TrainingJob) -> dict[str, PreparedRows]:
         """The splits, ready for batches: targets as the loss takes them, inputs preprocessed. Inputs of more
@@ -210,7 +219,7 @@ def open_splits(
     else:
         outputs, loss = None if heads is None else heads.all[0].outputs[1], parts_of(job.loss)[0].loss
         meaning = understand_steps(tables, loss, outputs, dtype, classes.get(""))
-    return Splits(tables, preprocessing, meaning)
+    return Splits(tables, preprocessing, meaning).of_fold(fold_of(job))
 
 
 def _open_table(
@@ -223,9 +232,9 @@ def _open_table(
         raise JobError([Fault("data.target", "is required for a table (the column to predict)")])
     if data.split is not None:
         shares = {"validation": data.split.validation, "test": data.split.test}
-    plan = None if model is None else plan_of(model, _targets(job), data.windows)
+    plan = None if model is None else plan_of(model, targets_of(job), data.windows)
     wanted = Wanted(
-        targets=_targets(job),
+        targets=targets_of(job),
         columns=data.columns or {},
         missing=plan.missing if plan is not None else data.missing if data.missing is not None else MISSING,
         weight=data.weight,
@@ -262,20 +271,7 @@ def _open_table(
     notes = list(opened.notes)
     if not opened.windows:  # every row of a series has a time of its own
         notes += [*absent_classes(meaning), *shared_rows(tables, meaning.targets)]
-    return Splits(tables, plain, meaning, opened.plan, tuple(notes))
-
-
-def _targets(job: TrainingJob) -> dict[str, WantedTarget]:
-    """The columns to predict, by output. Raises JobError if their outputs are not those of the losses."""
-    said, targets = targets_in(job.data.target), {}
-    if set(said) != {part.name for part in parts_of(job.loss)}:  # the job's checks leave this out for frames
-        text = "names the targets of other outputs than loss; write the same names in both"
-        raise JobError([Fault("data.target", text)])
-    for part in parts_of(job.loss):
-        target, path = said[part.name], f"data.target.{part.name}" if part.name else "data.target"
-        labels, scaled = part.loss.targets == "labels", target.scale == "standard"
-        targets[part.name] = WantedTarget(target.column, scaled, bool(target.clip), labels, path)
-    return targets
+    return Splits(tables, plain, meaning, opened.plan, tuple(notes)).of_fold(fold_of(job))
 
 
 def _heads(job: TrainingJob, features: Shape, entry: Columns | None = None) -> Heads | None:

@@ -40,6 +40,7 @@ from distbp.run.delivery import (
 )
 from distbp.run.joining import joined_faults, joined_metrics, member_path
 from distbp.run.replay import Comparison, Replay
+from distbp.run.result import with_nan
 from distbp.run.run_directory import METRICS, is_run, read_job, read_lines, read_result
 from distbp.run.run_state import RunState
 from distbp.run.splits import Splits, open_splits
@@ -149,7 +150,7 @@ def _of_members(
             members = [read_result(member_path(path, number)) or {} for number in range(job.members)]
             vectors = load_model(path / "model").vectors
             with numerics.one_blas_thread():
-                metrics = [member["metrics"] for member in members]
+                metrics = [with_nan(member["metrics"]) for member in members]
                 changed = result_faults(
                     done, joined_metrics(blueprint, splits.ready(blueprint), vectors, metrics)
                 )

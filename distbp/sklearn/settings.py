@@ -81,7 +81,7 @@ def job_of(
         **({} if whole else {"batch_size": batch}),
         "epochs": epochs,
         "shuffle": _plain(settings["shuffle"]),
-        "early_stopping": _stopping(settings, usual, epochs, loss) if stops else None,
+        "early_stopping": _stopping(settings, usual, epochs, loss, rows) if stops else None,
         "seed": seed,
         "members": _plain(settings["members"]),
         "workers": _plain(settings["workers"]),
@@ -269,11 +269,13 @@ def _not_of(kind: Any, name: str) -> str:
     return f"is not an option of the solver {kind.type!r}; leave it out, or take one that has it: {having}"
 
 
-def _stopping(settings: Settings, usual: Settings, epochs: Any, loss: str) -> dict[str, Any]:
+def _stopping(settings: Settings, usual: Settings, epochs: Any, loss: str, rows: int) -> dict[str, Any]:
     patience = {"patience": _plain(said(settings["n_iter_no_change"], usual["n_iter_no_change"]))}
-    if settings["recipe"] != "realmlp":
-        return patience
-    return {**realmlp.stopping(epochs, loss == "softmax_cross_entropy"), **patience}
+    if settings["recipe"] == "table":
+        return {**recipes.stopping(recipes.has_folds(settings["members"], rows)), **patience}
+    if settings["recipe"] == "realmlp":
+        return {**realmlp.stopping(epochs, loss == "softmax_cross_entropy"), **patience}
+    return patience
 
 
 def _plain(value: Any) -> Any:

@@ -135,13 +135,19 @@ class TeamMaker:
         pools: list[Any] = []  # the pool, once Ray is there
 
         def team(
-            number: int, blueprint: Blueprint, _: Any, snapshot: Snapshot, attempt: int, changed: Changed
+            number: int,
+            blueprint: Blueprint,
+            own: WholeData,
+            snapshot: Snapshot,
+            attempt: int,
+            changed: Changed,
         ) -> Team:
             with making:
                 pools[:] = pools or [self._pool(data, turns, waiting)]
             from distbp.team.ray.apart import ApartTeam  # imports Ray: only within the session
 
-            return ApartTeam(pools[0], number, blueprint, snapshot, attempt, changed, self._check)
+            rows = None if own.splits is data.splits else own.splits
+            return ApartTeam(pools[0], number, blueprint, rows, snapshot, attempt, changed, self._check)
 
         return team
 

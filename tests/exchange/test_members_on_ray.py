@@ -99,6 +99,14 @@ def test_one_model_with_any_number_of_workers(
         assert (found.workers, found.exchange) == (workers, "inline")
 
 
+def test_networks_that_measure_on_folds_of_their_own(tmp_path: Path) -> None:
+    job = JOB.replace(early_stopping={"patience": 2, "fold": "each"}, class_weight="balanced")
+    alone = train(job, data=DATA, output=tmp_path / "alone")
+    shared = train(job, data=DATA, output=tmp_path / "shared", workers=2)
+    assert files_of(shared.path) == files_of(alone.path)
+    assert (shared.exchange, shared.metrics) == ("inline", alone.metrics)
+
+
 @pytest.mark.slow
 def test_compiled_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISTBP_KERNELS")

@@ -258,6 +258,19 @@ def test_columns_with_dots_in_their_names_are_set(tmp_path: Path) -> None:
     assert last == f"predict rows: distbp predict '{tmp_path}/a run' ROWS.csv"  # for a shell
 
 
+def test_members_of_a_first_job_measure_on_folds_of_their_own(tmp_path: Path) -> None:
+    rows = "".join(f"{i % 7}.5,{i * 3}.25\n" for i in range(40))
+    (tmp_path / "t.csv").write_text(f"x,y\n{rows}")
+    words = ["train", "t.csv", "--target", "y", "--set", "epochs=1", "--workers", "0", "--output", "run"]
+    done = cli(*words, "--set", "members=2")
+    assert done.exit_code == 0, done.output
+    assert "fold: each" in done.stdout
+    note = "each network measures on a fold of its own; validation metrics are means over networks"
+    assert note in done.output
+    fold = TrainingJob.from_file("run/members/1/job.yaml").early_stopping
+    assert fold is not None and fold.fold == 1
+
+
 def test_describe_says_why_whatever_the_file_is_called(tmp_path: Path) -> None:
     (tmp_path / "stored as text.csv").write_text("a,y\n1,1.5\nx,2.5\n")
     text = cli("data", "describe", "stored as text.csv").stdout

@@ -78,7 +78,7 @@ def in_time(
             f" of {window.length} rows and a target {window.horizon} after it; make data.windows.length"
             " shorter, or the set larger"
         )
-    return (table if (np.diff(order) == 1).all() else table.reordered(order)), found
+    return (table if (np.diff(order) == 1).all() else table.some(order)), found
 
 
 def windowed(table: Table, windows: Windows, series: SeriesCode) -> Table:

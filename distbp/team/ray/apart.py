@@ -7,7 +7,7 @@ fewer networks may train at a time, the team gives up its worker between two ste
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -15,6 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from distbp.core.arrays import Array
 from distbp.core.errors import DistbpError, Interrupted, ServerLostError
+from distbp.data.prepared import PreparedRows
 from distbp.engine.blueprint import Blueprint
 from distbp.engine.evaluation import Evaluation
 from distbp.engine.parameter_server import NotFiniteError
@@ -34,8 +35,9 @@ _ME = "worker"
 class ApartTeam:
     """A `Team` of network `number`, which has its turn.
 
-    changed: called with each change of the team, in words. check: called while a worker starts; may raise an
-    error. The constructor waits for the worker. Raises as `WorkerPool.take`."""
+    rows: the rows of a network that has training rows of its own; None: it has those of the pool. changed:
+    called with each change of the team, in words. check: called while a worker starts; may raise an error.
+    The constructor waits for the worker. Raises as `WorkerPool.take`."""
 
     exchange = "inline"
 
@@ -44,6 +46,7 @@ class ApartTeam:
         pool: WorkerPool,
         number: int,
         blueprint: Blueprint,
+        rows: Mapping[str, PreparedRows] | None,
         snapshot: Snapshot,
         attempt: int,
         changed: Callable[[str], None],
@@ -53,6 +56,7 @@ class ApartTeam:
         self._turns = pool.turns
         self._number = number
         self._blueprint = blueprint
+        self._rows = rows
         self._attempt = attempt
         self._changed = changed
         self._check = check
@@ -118,7 +122,7 @@ class ApartTeam:
         self._heartbeats = Heartbeats(FROZEN_S)
         self._heartbeats.expect(_ME)
         try:
-            rows = self._pool.rows_for(worker)
+            rows = self._pool.rows_for(worker) if self._rows is None else self._rows
             self._busy = True
             hosting = worker.actor.host.remote(
                 self._blueprint.slim(), snapshot, self._attempt, rows, worker.cpus
