@@ -1,4 +1,4 @@
-"""The inputs of a network that has several, as they lie in a row of the data."""
+"""The named inputs of a network, and the place of each in a row of the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from distbp.nn.wiring import wire
 
 class NamedInput(NamedTuple):
     """An input: the numbers `first` to `stop` - 1 of a row. `ragged`: the last of them is the row's length.
-    `scale` divides the numbers. `ids_below`: they are whole numbers from 0 to one less; None: any numbers."""
+    `scale` divides the numbers. `ids_below`: the numbers are whole, at least 0 and below this bound; None:
+    any numbers."""
 
     name: str
     shape: Shape
@@ -24,7 +25,7 @@ class NamedInput(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Of the numbers, without the length."""
+        """The end of the numbers, without the length."""
         return self.first + math.prod(self.shape)
 
     @property
@@ -33,7 +34,8 @@ class NamedInput(NamedTuple):
 
 
 def named_inputs(layers: Sequence[Layer]) -> tuple[NamedInput, ...]:
-    """The inputs of layers whose names may be at fault; () where the data are one input."""
+    """The named inputs of a network, in order; () if the data are one input. Faults in the layers' names are
+    passed over."""
     wiring = wire(layers)[0]
     found: list[NamedInput] = []
     for index, layer in enumerate(layers):
@@ -48,7 +50,7 @@ def named_inputs(layers: Sequence[Layer]) -> tuple[NamedInput, ...]:
 
 
 def numbers_misfit(layers: Sequence[Layer], shape: Shape) -> str:
-    """What is wrong where a row of the data does not hold what the inputs take, or ""."""
+    """The fault if a row of the data does not have the number of numbers that the inputs take, else ""."""
     named, numbers = named_inputs(layers), math.prod(shape)
     if not named or named[-1].stop == numbers:
         return ""

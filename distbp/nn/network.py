@@ -1,10 +1,10 @@
 """A network: layers in a graph without cycles, over one flat vector.
 
-The flat vector holds every trained tensor, layer after layer, and then the running statistics (batch
-normalization), and the states that recurrent layers carry from window to window. The flat gradient vector
-has the same places: the sums of the gradients, and what the layers write for statistics and states. So a push
-is one vector, an update is a few passes over one vector, and a checkpoint is one array. How a network becomes
-a list of ops: `distbp.nn.lowered`.
+The flat vector holds every trained tensor, layer after layer, then the running statistics (batch
+normalization), then the states that recurrent layers carry from window to window. The flat gradient vector
+has the same places. It holds the sums of the gradients, and the values that layers write for statistics and
+states. So a push is one vector, an update is a few passes over one vector, and a checkpoint is one array.
+`distbp.nn.lowered` turns a network into a list of ops.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ from distbp.nn.wiring import (
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where a tensor stands in the flat vector: [start, stop), C order. `path` names it for people and files:
-    `layers.0.dense.weight`. `layer`: the number of its layer, or ENTRY; other layers may use it, too."""
+    """A tensor and its place in the flat vector: [start, stop), C order. `path`: its name for people and
+    files, such as `layers.0.dense.weight`. `layer`: the number of its layer, or ENTRY; other layers may use
+    the tensor, too. `decays`: see `ParameterSpec`."""
 
     path: str
     layer: int
@@ -54,25 +55,24 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Carry:
-    """Rows are windows of series: recurrent layers carry their states from one to the next, and each step of
-    a row has an output with a target of its own. lanes: rows of a shard's slice, whose states stand in the
-    flat vector; 0 where nothing is trained: then they stand elsewhere."""
+    """Says that rows are windows of series. Recurrent layers carry their states from window to window, and
+    each step of a row has an output with its own target. lanes: the rows of a shard's slice; the flat vector
+    holds states for each. 0 in prediction, when states have a space of their own."""
 
     shards: int = 1
     lanes: int = 0
 
 
 class Network:
-    """Shapes and places of layers, in order. Holds no arrays and no state.
+    """The layers in order, with the shapes of their outputs and the places of their tensors. Holds no arrays.
 
-    `wiring`: for each layer the numbers of those before it whose outputs it takes, -1 for the data; left out:
-    as their `inputs` say, which is a chain where they are not given. `outputs`: the names of the layers that
-    give the outputs; left out: it is the last one. Several lie beside each other, as one row of numbers.
-    `entry`: makes of a row of the data, (*input_shape), what the layers take as the data, (*shapes[0]); None:
-    the row itself. lengths: whether rows have lengths, the steps before the padding; a row then is its
-    numbers, and the length as one more (`row_shape`). carry: given where rows are windows of series; they
-    then have lengths, and after these 1 where a series begins, else 0. Raises ValueError where names, shapes
-    or lengths do not fit; the message names the layer.
+    `wiring`: for each layer, the numbers of the earlier layers whose outputs it takes, -1 for the data; None:
+    as the layers' `inputs` say. `outputs`: the names of the output layers; (): the last layer. Several
+    outputs lie side by side, as one row of numbers. `entry`: turns a row of the data, `input_shape`, into the
+    data that layers take, `shapes[0]`; None: layers take the row. lengths: whether rows have lengths, the
+    number of steps before the padding; a row then consists of its numbers and its length (`row_shape`).
+    carry: given if rows are windows of series; a row then ends with its length, and 1 if a series begins in
+    it, else 0. Raises ValueError if names, shapes or lengths do not fit; the message names the layer.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Network:
         for problem in strange:
             raise ValueError(f"layer {problem.place}: {problem.message}")
         self.wiring = wiring_of(self.layers, outputs) if wiring is None else wiring
-        self.outputs, nameless = places_of(self.layers, outputs, unknown_name)  # numbers of layers
+        self.outputs, nameless = places_of(self.layers, outputs, unknown_name)  # the output layers' numbers
         for problem in nameless:
             raise ValueError(problem.message)
         self.dtype = np.dtype(dtype)
@@ -99,7 +99,7 @@ class Network:
         self.lengths = lengths
         self.having_lengths = with_lengths(self.layers, self.wiring, lengths)
         self.input_shape: Shape = tuple(input_shape)  # of a row of the data
-        self.shapes: list[Shape] = [self.input_shape]  # of what enters, and of each layer's output
+        self.shapes: list[Shape] = [self.input_shape]  # of the data that layers take, and of each output
         self.tensors: list[Tensor] = []
         self.size = 0
         if entry is not None:
@@ -134,7 +134,7 @@ class Network:
             self._hold(states, index, [replace(one, shape=(*each, *one.shape)) for one in own_states])
         self.states = tuple(states)
         holding = {*self.parameters_by_layer, *(index for index, _ in self.sharing)}
-        self.trained = {DATA: ENTRY in holding}  # of each output: whether it depends on a parameter
+        self.trained = {DATA: ENTRY in holding}  # whether a layer's output depends on a parameter
         for index, sources in enumerate(self.wiring):
             self.trained[index] = index in holding or any(self.trained[source] for source in sources)
 
@@ -144,7 +144,7 @@ class Network:
         """Gives the tensors of a layer their places at the end of the vector."""
         path = "input" if index == ENTRY else f"layers.{index}"
         for spec in specs:
-            stop = self.size + math.prod(spec.shape)  # of any size: NumPy would overflow
+            stop = self.size + math.prod(spec.shape)  # exact for any size; NumPy would overflow
             name = f"{path}.{self.layer(index).type}.{spec.name}"
             decays = isinstance(spec, ParameterSpec) and spec.decays
             rate = spec.rate if isinstance(spec, StatisticSpec) else 0.0
@@ -165,22 +165,22 @@ class Network:
 
     @property
     def ids_below(self) -> int | None:
-        """One more than the largest id that the data may hold; None where they are numbers."""
+        """The largest id that the data may hold, plus one; None if the data are not ids."""
         return ids_below(self.layers, self.wiring)
 
     @property
     def named_inputs(self) -> tuple[NamedInput, ...]:
-        """Where it has several inputs: what a row of the data holds side by side."""
+        """The inputs that a row of the data holds side by side; () if the data are one input."""
         return named_inputs(self.layers)
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
-        """The dtype of the data: int64 where they are ids, else that of the network."""
+        """The dtype of the data: int64 if they are ids, else the dtype of the network."""
         return self.dtype if self.ids_below is None else np.dtype(np.int64)
 
     @property
     def row_shape(self) -> Shape:
-        """The shape of a row on the tape: its numbers, then where there are some its length and its begin."""
+        """The shape of a row on the tape: its numbers, then its length and its begin, if it has them."""
         more = int(self.lengths) + int(self.carry is not None)
         return (math.prod(self.input_shape) + more,) if more else self.input_shape
 
@@ -197,25 +197,25 @@ class Network:
 
     @property
     def answer_shapes(self) -> list[Shape]:
-        """For each output, the shape of a row, or of a step where rows are windows of series: it has one
-        target."""
+        """For each output, the shape of the part that has one target: a row, or a step if rows are windows
+        of series."""
         return [shape if self.carry is None else shape[1:] for shape in self.output_shapes]
 
     @property
     def answers(self) -> int:
-        """How many targets a row has, and weights, if any."""
+        """The number of targets of a row, and of its weights, if it has weights."""
         return 1 if self.carry is None else self.output_shape[0]
 
     @property
     def states_of_a_row(self) -> int:
-        """How many numbers the layers can carry from one window of a series to the next."""
+        """The number of elements that the layers can carry for a row from window to window."""
         layers = enumerate(self.layers)
         states = [one for index, layer in layers for one in layer.states(*self.input_shapes(index))]
         return sum(math.prod(one.shape) for one in states)
 
     @property
     def parameters_by_layer(self) -> dict[int, int]:
-        """How many numbers each layer trains, and the entry; without those that train none."""
+        """The number of parameters by layer, and of the entry (ENTRY). Leaves out layers without any."""
         counts: dict[int, int] = {}
         for tensor in self.tensors:
             counts[tensor.layer] = counts.get(tensor.layer, 0) + tensor.stop - tensor.start
@@ -223,12 +223,12 @@ class Network:
 
     @property
     def shared(self) -> int:
-        """How many numbers all layers together write for the gradients of tensors that they share."""
+        """The number of elements that all layers together write for the gradients of shared tensors."""
         return sum(len(users) * place.columns * place.plus for _, users, place in self.shared_gradients)
 
     @property
     def sparse(self) -> list[Tensor]:
-        """The tensors whose gradient is zero but in the rows that the samples name, to all that use them."""
+        """The tensors that are sparse (see `ParameterSpec`) in all layers that use them."""
         return [
             tensor
             for tensor in self.tensors
@@ -249,16 +249,15 @@ class Network:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of a sample in a step, as if every input wanted its gradient. `shards:
-        auto` decides by them."""
+        """Floating-point operations of a sample in a step, as if the gradients of all inputs were computed.
+        `shards: auto` decides by this number."""
         numbers = [*[ENTRY][: self.entry is not None], *range(len(self.layers))]
         return float(sum(self.layer(n).flops(*self.input_shapes(n)) for n in numbers)) or 1.0
 
     @property
     def uses(self) -> float:
-        """How often a sample uses a weight of the layers, on average: once in dense networks, more where
-        places or steps share weights. A tensor counts for each layer that has it, tables of vectors do
-        not."""
+        """How often a sample uses a weight, on average: once in dense networks, more often if places or steps
+        share weights. A shared tensor counts for each layer that uses it. Sparse tensors do not count."""
         flops, weights = 0.0, 0
         for index, layer in enumerate(self.layers):
             shapes = self.input_shapes(index)
@@ -268,7 +267,8 @@ class Network:
         return flops / (6 * max(1, weights))
 
     def initialize(self, seed: int) -> Array:
-        """A fresh flat vector (size,): every tensor drawn in float64 from a stream of its own, then cast."""
+        """A new flat vector (size,). Each tensor is drawn in float64 from its own stream, then cast.
+        Statistics have their initial values; states are 0."""
         vector = aligned_vector(self.size, self.dtype)
         for number, tensor in enumerate(self.tensors):
             spec = self._spec(tensor.layer, tensor.name)
@@ -281,14 +281,14 @@ class Network:
         return vector
 
     def used_by(self, layer: int) -> list[Tensor]:
-        """The tensors of a layer: its own, then those of others that it uses."""
+        """The tensors of a layer: its own, then those of other layers that it uses."""
         theirs = {(owner, name) for (user, name), owner in self.sharing.items() if user == layer}
         own = [t for t in self.tensors if t.layer == layer]
         return own + [t for t in self.tensors if (t.layer, t.name) in theirs]
 
     @property
     def shared_gradients(self) -> list[tuple[str, list[int], Ref]]:
-        """For each tensor that several layers use: its name, these layers, and its place in the gradient."""
+        """For each tensor that several layers use: its name, the layers, and its place in the gradient."""
         return [
             (name, users, places(Space.GRADIENT, self.used_by(owner))[name])
             for (owner, name), users in self.users.items()
@@ -296,5 +296,5 @@ class Network:
 
 
 def places(space: Space, tensors: Iterable[Tensor]) -> dict[str, Ref]:
-    """Name -> place."""
+    """The places of tensors in a space, by name. All axes except the last become the rows of the matrix."""
     return {t.name: Ref(space, t.start, t.shape[-1], plus=math.prod(t.shape[:-1])) for t in tensors}

@@ -1,4 +1,4 @@
-"""A network that is ready to run: its tape, the memory that it works in, and an executor."""
+"""A network that is ready to run: a tape, the memory that it uses, and an executor."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from distbp.nn.tape import LOSS_TOTAL, TOTALS, Ref, Row, Space, Tape, position
 def executor(
     ops: Sequence[Row], most_rows: int, spaces: Spaces, kernels: Kernels, dtype: np.dtype[Any]
 ) -> Executor:
-    """An executor for slices of at most `most_rows` rows: compiled if the kernel set is and the dtype is
-    float32, else one that calls NumPy's definitions."""
+    """An executor for slices of at most `most_rows` rows. It is compiled if `kernels` has compiled ops and
+    the dtype is float32; else it calls the definitions in NumPy."""
     if kernels.gemm is None or dtype != np.float32:
         return NumpyExecutor(ops, spaces)
     from distbp.nn.run_compiled import CompiledExecutor, products_of  # loads Numba
@@ -30,12 +30,14 @@ def executor(
 
 
 class Program:
-    """`network` over `vector`, which it never writes, for slices of at most `most_rows` rows.
+    """Runs a network on slices of at most `most_rows` rows.
 
-    With `loss` it computes the loss, too; with `gradient` (size,) it trains: a run fills it.
-    `forward_only`: it runs as in training, but for the backward pass, and what layers and the loss give can
-    be read. `seed`, `steps`: of the job, which decide what dropout draws; `past`: steps before it. Programs
-    that share `work` run one at a time.
+    `vector`: the flat parameter vector (size,), which is only read. `loss`: if given, each run computes the
+    loss, too. `gradient`: (size,); if given, the passes are those of training, and each run fills it.
+    `forward_only`: leaves out the backward pass, and keeps the results of all layers and of the loss, so that
+    they can be read. `seed`, `steps`: those of the job; `past`: the steps before the job. They decide the
+    draws of dropout. `work`: memory to use if it is large enough. Programs that share it must run one at a
+    time.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Program:
             work = aligned_vector(lowered.work, network.dtype)
         self.work = work
         self.totals = np.zeros(lowered.totals)
-        self._inputs = work[:0]  # of the last run: a network without layers gives them back
+        self._inputs = work[:0]  # those of the last run: the outputs of a network without layers
         self._position = position(seed=seed, steps=steps, past=past)
         spaces = {
             Space.PARAMETERS: vector,
@@ -70,7 +72,7 @@ class Program:
             Space.POSITION: self._position,
             Space.CONSTANTS: lowered.constants,
             Space.LABELS: np.zeros(lowered.labels, np.int64),
-            Space.STATE: np.zeros(lowered.states, network.dtype),  # which the next run goes on from
+            Space.STATE: np.zeros(lowered.states, network.dtype),  # kept from run to run
         }
         if gradient is not None:
             spaces[Space.GRADIENT] = gradient
@@ -84,35 +86,38 @@ class Program:
         step: int = 0,
         shard: int = 0,
     ) -> None:
-        """Computes a slice. x: (rows, *row_shape) of the network's `input_dtype`; targets, weights: as the
-        loss takes them; of several outputs side by side (see `distbp.nn.losses.several`). All C-contiguous.
-        `totals` then holds the loss sum, the weight, the bound of the gradient, and the live rows of each
-        unit that can saturate."""
+        """Computes a slice; returns when it is done. x: (rows, *row_shape) of the network's `input_dtype`.
+        targets: as the loss takes them; those of several outputs side by side (see
+        `distbp.nn.losses.several`). weights: `Network.answers` for each row; None: all are 1. All are
+        C-contiguous. `totals` then holds the loss sum, the weight, the bound of the gradient, and the live
+        rows of each unit that can saturate."""
         self.totals[:] = 0
         self._position[0], self._position[1] = step, shard
         self._inputs = x
         self._executor.run(len(x), x, targets, weights)
 
     def outputs(self, rows: int) -> Array:
-        """Of the last run of `rows` rows: a view (rows, *output_shape), valid until the next run."""
+        """The outputs of the last run, which had `rows` rows: a view (rows, *output_shape), valid until the
+        next run."""
         return self._read(self.lowered.outputs, rows).reshape(rows, *self.network.output_shape)
 
     def activations(self, layer: int, rows: int) -> Array:
-        """The output of a layer, (rows, numbers of a sample). Only for a program that is `forward_only`."""
+        """The output of a layer in the last run, (rows, numbers of a sample), a view. Only with
+        `forward_only`."""
         return self._read(self.lowered.activations[layer], rows)
 
     def loss_gradient(self, rows: int) -> Array:
-        """The gradient of the loss with respect to the outputs, (rows, outputs). Only for a program that is
+        """The gradient of the last run's loss with respect to the outputs, (rows, outputs). Only with
         `forward_only`."""
         return self._side_by_side(self.lowered.loss_gradients, rows)
 
     def losses(self, rows: int) -> Array:
-        """The loss of each output (of labels: of each target), without weights: a view (rows, columns). With
-        several outputs it is a copy, without their factors."""
+        """The losses of the last run without weights, (rows, columns): one for each output; for labels, one
+        for each target. A view; with several outputs a copy, without their factors."""
         return self._side_by_side(self.lowered.losses, rows)
 
     def own_losses(self) -> Array:
-        """The loss sum of each output in the last run, float64, without its factor."""
+        """The loss sum of each of several outputs in the last run, float64, without its factor."""
         return self.totals[[total.start for total in self.lowered.own_totals]]
 
     def _side_by_side(self, refs: Sequence[Ref], rows: int) -> Array:
@@ -125,7 +130,7 @@ class Program:
 
 
 def loss_sum(loss: Loss, outputs: Array, targets: Array, weights: Array | None) -> float:
-    """The weighted sum of the losses of outputs (rows, outputs), by NumPy's definitions."""
+    """The weighted sum of the losses of outputs (rows, outputs), by the definitions in NumPy."""
     rows, columns = outputs.shape
     tape = Tape(rows, outputs.dtype, training=False)
     lower_loss(tape, loss, Ref(Space.INPUTS, 0, columns, 1))

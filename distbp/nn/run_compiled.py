@@ -1,7 +1,7 @@
 """The compiled executor of a tape (Numba, optional): a loop over the rows that calls each op by its address.
 
-No code is generated for a network: ops are compiled and kept one by one, and a job compiles those that it
-uses.
+No code is generated for a network as a whole. Each op is compiled separately and kept on disk, and a job
+compiles only the ops that it uses.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from distbp.nn.tape import Row, Space
 
 
 def addresses(ops: Sequence[Row]) -> Array:
-    """The address of the compiled op of each row, int64. Compiles those that no process has kept."""
+    """The address of the compiled op of each row, int64. Compiles ops that no process has compiled before,
+    which takes seconds."""
     return np.array([compiled(row.op.compiled()).address for row in ops], np.int64)
 
 
 class Ops(NamedTuple):
-    """A list of ops: words, where each begins, the addresses of the compiled ones; 0 of one left out."""
+    """A list of ops. words, starts: see `run_tape.encode`. ops: addresses of the compiled ops; 0: the op is
+    left out."""
 
     words: Wholes
     starts: Wholes
@@ -47,8 +49,8 @@ def ops_of(rows: Sequence[Row], weighted: bool) -> Ops:
 
 
 def run_rows(program: int, spaces: int, rows: int) -> None:
-    """Runs all rows of a tape on a slice of `rows` rows. Addresses: of `Ops`, and of the table of
-    spaces."""
+    """Runs all rows of a tape on a slice of `rows` rows. program: address of an `Ops`. spaces: address of the
+    table of spaces."""
     it = ops_at(program)
     words, starts, ops = address_of(it.words), it.starts, it.ops
     for i in range(ops.size):
@@ -59,14 +61,14 @@ def run_rows(program: int, spaces: int, rows: int) -> None:
 
 def products_of(ops: Sequence[Row], most_rows: int, kernels: Kernels, dtype: np.dtype[Any]) -> Gemm:
     """The functions that compute the products of ops on slices of at most `most_rows` rows (see
-    `loops_products`)."""
+    `loops_products`). Our own functions are compiled only if a product is for them."""
     assert kernels.gemm is not None
     fast = kernels.gemm(dtype, False).strips
     return kernels.gemm(dtype, any(_may_be_ours(row, most_rows, kernels, fast) for row in ops))
 
 
 def _may_be_ours(row: Row, most_rows: int, kernels: Kernels, fast: int) -> bool:
-    """Whether an op has a product for our own code on slices of at most `most_rows` rows."""
+    """Whether our own code may compute a product of an op on slices of at most `most_rows` rows."""
     shapes = [ref.shape(most_rows) for ref in row.refs]
     if not row.op.form:
         return row.op.flops(shapes) > 2 * (TINY if kernels.direct else SMALL)
@@ -81,16 +83,17 @@ def _may_be_ours(row: Row, most_rows: int, kernels: Kernels, fast: int) -> bool:
 
 
 def _may_be_direct(by_columns: bool, m: int, n: int, k: int, rows: int, strips: int) -> bool:
-    """Whether `is_direct` holds on some slice for a product that has the shape (m, n) and k terms on the
-    largest one. So the shape of a slice alone decides who computes it, and not the largest slice of the
-    tape."""
+    """Whether `is_direct` holds on some slice for a product with the shape (m, n) and k terms on the largest
+    slice. So the shape of a slice alone decides which function computes its product; the largest slice of the
+    tape does not."""
     if by_columns:
         return bool(is_direct.py_func(True, min(m, FEW_ROWS), n, k, 1))
     return m * n * k >= TINY and (m * n * k <= SMALL * rows or strips > 1)
 
 
 def space_table(spaces: Spaces, gemm: Gemm) -> Array:
-    """The table of spaces that compiled ops read. Keep the arrays while it is used."""
+    """The table of spaces that compiled ops read, int64 (see `distbp.nn.ops.rows`). Keep the arrays alive
+    while the table is used."""
     table = np.zeros(PRODUCTS + len(gemm), np.int64)
     for space, array in spaces.items():
         table[space] = address(array)
@@ -99,7 +102,7 @@ def space_table(spaces: Spaces, gemm: Gemm) -> Array:
 
 
 class CompiledExecutor:
-    """As `run_tape.NumpyExecutor`, compiled."""
+    """Runs compiled ops. spaces: as in `run_tape.NumpyExecutor`. gemm: see `products_of`."""
 
     def __init__(self, ops: Sequence[Row], spaces: Spaces, gemm: Gemm) -> None:
         self._spaces = dict(spaces)

@@ -1,5 +1,5 @@
-"""Two executors of a tape: NumPy, which calls the definition of each op, and a compiled loop (Numba,
-optional)."""
+"""The contract of an executor, which runs a tape, and the executor that calls the definition of each op in
+NumPy. The compiled executor is in `run_compiled` (Numba, optional)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distbp.core.arrays import Array
 from distbp.nn.ops.base import REAL, WHOLE
 from distbp.nn.tape import ANY_LENGTH, LONGEST, Ref, Row, Space
 
-Spaces = Mapping[Space, Array]  # flat arrays, or what is read anew at every run
+Spaces = Mapping[Space, Array]  # flat arrays
 _CHANGING = (Space.INPUTS, Space.TARGETS, Space.WEIGHTS)
 
 
@@ -22,14 +22,15 @@ class Executor(Protocol):
     def run(
         self, rows: int, inputs: Array, targets: Array | None = None, weights: Array | None = None
     ) -> None:
-        """Runs the ops on a slice of `rows` rows, whose inputs, targets and weights are C-contiguous, of
-        the dtypes of their spaces. Does not wait for anything."""
+        """Runs the ops on a slice of `rows` rows; returns when they are done. inputs, targets, weights:
+        C-contiguous, in the dtypes of their spaces; targets are None without a loss, weights if all are 1."""
         ...
 
 
 class _Bound(NamedTuple):
-    """An op with its operands for slices of some rows. `changing`: those that are found at every run, with
-    their places; `finds_longest`: it finds the longest row of the slice."""
+    """An op with its operands for slices with a certain number of rows. `changing`: number and place of each
+    operand that changes from run to run. `finds_longest`: whether the op writes the steps of the longest
+    row."""
 
     row: Row
     operands: list[Any]
@@ -38,7 +39,7 @@ class _Bound(NamedTuple):
 
 
 class NumpyExecutor:
-    """`spaces`: all but those of the slice, flat."""
+    """Calls the definition of each op in NumPy. `spaces`: all spaces except inputs, targets and weights."""
 
     def __init__(self, ops: Sequence[Row], spaces: Spaces) -> None:
         self._ops = ops
@@ -81,8 +82,8 @@ class NumpyExecutor:
 
 
 def matrix(space: Array, ref: Ref, rows: int, longest: int = ANY_LENGTH) -> Array:
-    """The matrix at a place in a flat space; without rows where the space has too few elements to hold
-    any."""
+    """The matrix at a place in a flat space, a view. longest: the steps of the slice's longest row. The
+    matrix has no rows if inputs, targets or weights are left out."""
     m, n = ref.shape(rows, longest)
     if ref.space in _CHANGING and not len(space):
         return space.reshape(0, n)
@@ -91,7 +92,8 @@ def matrix(space: Array, ref: Ref, rows: int, longest: int = ANY_LENGTH) -> Arra
 
 
 def encode(ops: Sequence[Row], weighted: bool = True) -> tuple[Array, Array]:
-    """The words of all rows, and where each begins (see `distbp.nn.ops.rows`)."""
+    """The words of all rows, int64, and the number of the word at which each row begins (see
+    `distbp.nn.ops.rows`). weighted: whether the slices have weights."""
     words: list[int] = []
     starts = []
     for row in ops:

@@ -1,6 +1,6 @@
-"""Tensors that several layers use: one layer has it, the others name it (`shares: out.weight`).
+"""Tensors that several layers use. One layer owns such a tensor; the others name it (`shares: out.weight`).
 
-The gradient of such a tensor is the sum of what each of its users computes.
+Its gradient is the sum of the parts that its users compute.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from distbp.nn.layers.base import Layer, Shape
 from distbp.nn.tape import Ref, Tape
 from distbp.nn.wiring import Problem, unknown_name
 
-Shapes = Mapping[str, Shape]  # of the parameters of a layer, by name
-Sharing = Mapping[tuple[int, str], int]  # (layer, parameter) -> the layer whose tensor it is
+Shapes = Mapping[str, Shape]  # the shapes of a layer's parameters, by name
+Sharing = Mapping[tuple[int, str], int]  # (layer, parameter) -> the layer that owns the tensor
 
 
 def parameter_shapes(layer: Layer, inputs: Sequence[Shape | None]) -> dict[str, Shape] | None:
-    """The shapes of a layer's parameters, by name, for inputs of these shapes; None where they are not known,
-    or do not fit."""
+    """The shapes of a layer's parameters, by name, for inputs of these shapes. None if a shape is not known
+    or does not fit."""
     known = [shape for shape in inputs if shape is not None]
     if len(known) < len(inputs) or layer.joins != (len(inputs) > 1):
         return None
     try:
-        layer.output_shape(*known)  # which refuses what does not fit
+        layer.output_shape(*known)  # raises ValueError if a shape does not fit
         return {spec.name: spec.shape for spec in layer.parameters(*known)}
     except ValueError:
         return None
@@ -33,10 +33,10 @@ def share(
     shapes: Sequence[Shapes | None],
     unknown: Callable[[str, Iterable[str]], str] = unknown_name,
 ) -> tuple[dict[tuple[int, str], int], list[Problem]]:
-    """Which layer has the tensor that another one uses as its own, and every fault in what they say.
+    """Returns the owner of each tensor that a layer shares (see `Sharing`), and every fault in the layers'
+    `shares`.
 
-    `shapes`: of the parameters of each layer, None where they are not known. `unknown`: the words for a name
-    that is not among the known ones.
+    `shapes`: for each layer, the shapes of its parameters; None: not known. `unknown`: as in `wiring.wire`.
     """
     numbers = {layer.name: number for number, layer in enumerate(layers) if layer.name is not None}
     taken = {
@@ -66,7 +66,7 @@ def share(
 
 
 def _said(layer: Layer) -> Iterator[tuple[str, str]]:
-    """What a layer shares, and where it says so."""
+    """Yields each name that a layer shares, and its path in the layer, such as `shares.0`."""
     if isinstance(layer.shares, str):
         yield layer.shares, "shares"
     else:
@@ -99,7 +99,7 @@ def _problem(
 
 
 def sharing_of(layers: Sequence[Layer], shapes: Sequence[Shapes | None]) -> Sharing:
-    """As `share`. Raises ValueError where something does not fit; the message says all that is wrong."""
+    """The owners that `share` returns. Raises ValueError, whose message lists every fault."""
     found, problems = share(layers, shapes)
     if problems:
         raise ValueError("; ".join(f"layer {problem.place}: {problem.message}" for problem in problems))
@@ -107,20 +107,20 @@ def sharing_of(layers: Sequence[Layer], shapes: Sequence[Shapes | None]) -> Shar
 
 
 def users_of(sharing: Sharing) -> dict[tuple[int, str], list[int]]:
-    """For each tensor that several layers use, by (layer, parameter): these layers, the one that has it
-    first, then the others in order."""
+    """For each tensor that several layers use, by (owner, parameter): the owner, then the other layers in
+    order."""
     users: dict[tuple[int, str], list[int]] = {}
     for (user, name), owner in sorted(sharing.items()):
         users.setdefault((owner, name), [owner]).append(user)
     return dict(sorted(users.items()))
 
 
-Uses = Sequence[tuple[str, Sequence[int], Ref]]  # name, layers that use it, place of its gradient
+Uses = Sequence[tuple[str, Sequence[int], Ref]]  # a tensor's name, its users, the place of its gradient
 
 
 def part_buffers(tape: Tape, shared: Uses) -> dict[tuple[int, str], Ref]:
-    """A buffer for what each user gives to the gradient of a tensor, by layer and name; kept until all are
-    added up."""
+    """A buffer for each user's part of a shared tensor's gradient, by layer and name. The buffers are kept
+    until the parts are added up."""
     parts = {
         (user, name): tape.work(place.columns, 0, place.plus)
         for name, users, place in shared
@@ -131,7 +131,7 @@ def part_buffers(tape: Tape, shared: Uses) -> dict[tuple[int, str], Ref]:
 
 
 def join_parts(tape: Tape, shared: Uses, parts: Mapping[tuple[int, str], Ref]) -> None:
-    """Emits the sums of the parts into the gradient, user after user."""
+    """Emits the ops that add up the parts of each shared tensor's gradient, user after user."""
     for name, users, place in shared:
         first, *others = (parts[user, name] for user in users)
         for other in others:

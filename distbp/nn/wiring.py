@@ -1,6 +1,6 @@
-"""Which layers a layer takes its inputs from, as whole numbers.
+"""The wiring of a network: for each layer, the numbers of the layers whose outputs it takes.
 
-A job names layers; a layer can name earlier ones only, so a cycle cannot be written.
+A job names layers. A layer can name earlier layers only, so a cycle cannot be written.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import NamedTuple
 from distbp.nn.layers.base import Layer, Shape, Takes
 from distbp.nn.layers.columns import Columns
 
-DATA = -1  # the number of the data among the sources of a layer
-INPUT = "input"  # and its name
+DATA = -1  # stands for the data among the sources of a layer
+INPUT = "input"  # the name of the data
 
-Wiring = tuple[tuple[int, ...], ...]  # for each layer the numbers of its sources
+Wiring = tuple[tuple[int, ...], ...]  # for each layer, the numbers of its sources
 
 
 class Problem(NamedTuple):
-    """What is wrong with the names of a layer: `place` is a path from the list of layers, as `3.inputs.0`."""
+    """A fault in what a layer says. `place`: a path from the list of layers, such as `3.inputs.0`."""
 
     place: str
     message: str
 
 
 def unknown_name(name: str, known: Iterable[str]) -> str:
-    """The words for a name that is not among the known ones."""
+    """The message for a name that is not among the known names."""
     return f"{name!r} is not known; known: {', '.join(sorted(known))}"
 
 
@@ -36,10 +36,10 @@ def wire(
     unknown: Callable[[str, Iterable[str]], str] = unknown_name,
     outputs: Sequence[str] = (),
 ) -> tuple[tuple[tuple[int | None, ...], ...], list[Problem]]:
-    """The sources of each layer, None for one that is not known, and every fault in their names.
+    """Returns the sources of each layer (None: the name is not known), and every fault in the names.
 
-    `unknown`: the words for a name that is not among the known ones. `outputs`: the names of the layers that
-    give the outputs; (): it is the last one.
+    `unknown`: makes the message for a name from the name and the known names. `outputs`: the names of the
+    output layers; (): the last layer.
     """
     known, later = {INPUT: DATA}, {layer.name: index for index, layer in enumerate(layers)}
     wiring: list[tuple[int | None, ...]] = []
@@ -71,7 +71,7 @@ def wire(
         else:
             known[layer.name] = index
     used = {source for sources in wiring for source in sources}
-    if None not in used and set(outputs) <= known.keys():  # else it may be the one that was meant
+    if None not in used and set(outputs) <= known.keys():  # else an unknown name may stand for the layer
         used |= {known[name] for name in outputs} if outputs else {len(layers) - 1}
         for index in sorted(set(range(len(layers))) - used):
             called = "" if layers[index].name is None else f" ({layers[index].name!r})"
@@ -83,7 +83,8 @@ def wire(
 
 
 def _named_inputs(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> list[Problem]:
-    """Where the data are inputs with names, all layers take them by these, and they stand first."""
+    """Checks named inputs: they have names, stand before all other layers, and other layers take the data by
+    these names only."""
     names = [layer.name for layer in layers if layer.enters]
     problems = []
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
@@ -139,9 +140,9 @@ def of_columns(
     entry: Columns | None,
     unknown: Callable[[str, Iterable[str]], str] = unknown_name,
 ) -> tuple[tuple[Layer, ...], list[Problem]]:
-    """The layers as the network has them: with the features that the entry makes of the columns that they
-    name, and inputs with their places in a row. Also every name or pattern that fits no column. entry: None
-    if the data are not a table."""
+    """Returns the layers as the network uses them: a layer that names columns gets the features that the
+    entry makes of these columns, and an input gets its place in a row. Also returns a problem for each name
+    or pattern that matches no column. entry: None if the data are not a table."""
     made = {} if entry is None else entry.made
     found, problems, entered = [], [], 0
     for index, layer in enumerate(layers):
@@ -149,7 +150,7 @@ def of_columns(
             found.append(layer.of_features(range(entered, entered + layer.enters)))
             entered += layer.enters
             continue
-        features: dict[int, None] = {}  # in order, each once
+        features: dict[int, None] = {}  # an ordered set
         for place, wanted in enumerate(layer.table_columns if made else ()):
             names = _fitting(wanted, made)
             if not names:
@@ -160,12 +161,13 @@ def of_columns(
 
 
 def _fitting(wanted: str, names: Iterable[str]) -> list[str]:
-    """The names that are meant by a name or a pattern."""
+    """The names that a name or a pattern matches."""
     return [wanted] if wanted in names else [name for name in names if fnmatchcase(name, wanted)]
 
 
 def columns_left(layers: Sequence[Layer], wiring: Wiring, entry: Columns | None) -> list[str]:
-    """The columns of the table that no layer takes."""
+    """The names of the table's columns that no layer takes. [] if the data are not a table, or a layer takes
+    all columns."""
     takers = [layer for layer, sources in zip(layers, wiring, strict=True) if DATA in sources]
     if entry is None or not all(layer.table_columns for layer in takers):
         return []
@@ -177,8 +179,8 @@ def columns_left(layers: Sequence[Layer], wiring: Wiring, entry: Columns | None)
 
 
 def wiring_of(layers: Sequence[Layer], outputs: Sequence[str] = ()) -> Wiring:
-    """The sources of each layer. outputs: as in `wire`. Raises ValueError where the names do not fit; the
-    message says all that is wrong."""
+    """The sources of each layer. outputs: as in `wire`. Raises ValueError, whose message lists every fault in
+    the names."""
     wiring, problems = wire(layers, outputs=outputs)
     if problems:
         raise ValueError("; ".join(f"layer {problem.place}: {problem.message}" for problem in problems))
@@ -188,8 +190,8 @@ def wiring_of(layers: Sequence[Layer], outputs: Sequence[str] = ()) -> Wiring:
 def places_of(
     layers: Sequence[Layer], outputs: Sequence[str], unknown: Callable[[str, Iterable[str]], str]
 ) -> tuple[tuple[int, ...], list[Problem]]:
-    """The numbers of the layers that give the outputs, and a problem for each name that no layer has; its
-    place is the name."""
+    """Returns the numbers of the output layers, and a problem for each name that no layer has; its place is
+    the name. outputs, unknown: as in `wire`."""
     if not outputs:
         return (len(layers) - 1,), []
     named = {layer.name: index for index, layer in enumerate(layers) if layer.name is not None}
@@ -200,8 +202,9 @@ def places_of(
 def with_lengths(
     layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]], data: bool
 ) -> dict[int | None, int | None]:
-    """For each output, the number of the layer whose lengths its steps have, DATA for those of the data;
-    None: its steps have no lengths. data: whether the data have lengths."""
+    """For the data and the output of each layer, by number: the number of the layer at which the lengths of
+    its steps begin, or DATA for the lengths of the data; None: its steps have no lengths. data: whether the
+    data have lengths."""
     having: dict[int | None, int | None] = {DATA: DATA if data else None}
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
         kept = _lengths_of(having, sources) if layer.lengths == "keep" else []
@@ -220,14 +223,14 @@ def dropping(
     data: bool = True,
     shape: Shape | None = None,
 ) -> list[Problem]:
-    """Every layer that would drop lengths, or mix those of several inputs. data: whether the data have
-    lengths. shape: of a row of the data, where it is known."""
+    """A problem for each layer that would drop lengths, or mix the lengths of several inputs. data: whether
+    the data have lengths. shape: the shape of a row of the data; None: not known."""
     having = with_lengths(layers, wiring, data)
     if data and shape is not None and len(shape) < 2 and ids_below(layers, wiring) is None:
         text = f"lengths are of rows (steps, features), but a row has the shape {shape}; reshape the data"
         return [Problem("0", text)]
     problems = _without_features(layers, wiring)
-    if problems:  # on their last axis, which is that of the steps, padding would count
+    if problems:  # the last axis would be that of the steps, so padding would count as features
         return problems
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
         found = _lengths_of(having, sources)
@@ -246,7 +249,7 @@ def dropping(
 
 
 def _without_features(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> list[Problem]:
-    """Inputs of numbers with lengths that are no steps of features. Ids need none."""
+    """A problem for each input of numbers that has lengths but no axis of features. Ids need no such axis."""
     problems = []
     for index, layer in enumerate(layers):
         shape = list(layer.own_shape or ())
@@ -258,31 +261,32 @@ def _without_features(layers: Sequence[Layer], wiring: Sequence[Sequence[int | N
 
 
 def tearing(layers: Sequence[Layer]) -> list[Problem]:
-    """Every layer below which a series cannot be cut into windows."""
+    """A problem for each layer that does not allow series to be cut into windows."""
     return [Problem(f"{index}", fault) for index, layer in enumerate(layers) if (fault := layer.window_fault)]
 
 
 def ids_below(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> int | None:
-    """One more than the largest id that the data may hold; None where they are numbers."""
+    """The largest id that the data may hold, plus one; None if the data are not ids."""
     bounds = [layer.ids_below for layer, sources in zip(layers, wiring, strict=True) if DATA in sources]
     return min((bound for bound in bounds if bound is not None), default=None)
 
 
 class DataFacts(NamedTuple):
-    """What the layers that take the data ask of them: see `LayerFacts.takes` and `LayerFacts.ids_below`."""
+    """The demands on the data of the layers that take them: see `LayerFacts.takes` and
+    `LayerFacts.ids_below`."""
 
     takes: set[Takes]
     ids_below: int | None
 
 
 def data_facts(layers: Sequence[Layer]) -> DataFacts:
-    """The facts of layers whose names may be at fault."""
+    """The demands of the layers on the data. Faults in the layers' names are passed over."""
     wiring, _ = wire(layers)
     takes = {layer.takes for layer, sources in zip(layers, wiring, strict=True) if DATA in sources}
     return DataFacts(takes, ids_below(layers, wiring))
 
 
 def entering(layers: Sequence[Layer], shape: Shape) -> Shape:
-    """The shape in which a network takes a sample of the data. If all layers that take the data take a row,
-    the numbers of an image are given as a row."""
+    """The shape in which a network takes a sample of the data, which has the shape `shape`. If all layers
+    that take the data take a row, an image is given as a row."""
     return (math.prod(shape),) if data_facts(layers).takes == {"row"} else shape

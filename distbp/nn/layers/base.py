@@ -1,24 +1,22 @@
 """The contract of a layer, before any layer.
 
-A layer is a frozen dataclass that says what it is (its options), which shapes it makes, which parameters it
-needs, and which ops compute it. It holds no arrays. `lower` emits the ops of the forward pass onto the tape
-and returns its output and what emits the ops of the backward pass:
+A layer is a frozen dataclass. Its fields are its options. Its methods say which shapes it makes, which
+parameters it needs, and which ops compute it. It holds no arrays. `lower` emits the ops of the forward pass
+onto the tape, and returns the output and a function that emits the ops of the backward pass:
 
     lower(low, *inputs) -> (output, backward)
-        inputs, output   `Value`: a matrix of (rows, numbers of one sample) and the shape of a sample
-        backward(dy)     emits the backward ops; returns the gradient of each input, None where it is not
-        wanted
+        inputs, output   `Value`: a matrix (rows, numbers of one sample) and the shape of a sample
+        backward(dy)     emits the backward ops; returns the gradient of each input, None if not `wanted`
 
-Rules that make the hot loop allocate nothing and the gradients exact:
-- Forward ops never write to an input; the output is a buffer of the layer, or the input itself in another
-  shape.
+Every layer keeps these rules, so that the hot loop allocates nothing and gradients are exact:
+- Forward ops never write to an input. The output is a new buffer, or the input itself in another shape.
 - Backward ops may overwrite dy. They write (do not add) the SUM over the rows of each parameter's gradient
-  into `low.gradients[name]`. What is returned belongs to the caller, who may overwrite it.
+  to `low.gradients[name]`. The caller owns the returned buffers and may overwrite them.
 - Loss gradients are sums over rows, never means: the server divides once.
-- Where a layer has several inputs, it returns a buffer of its own for each gradient that is wanted.
-- A value in ids (`takes = "ids"`) is of int64 and lies where the data lie; its gradient is never wanted.
-- Nothing is random except what an op draws at a position (step, shard, layer).
-- Where `low.training` is false, `backward` is never called.
+- A layer with several inputs returns a separate buffer for each gradient that is wanted.
+- A value of ids (`takes = "ids"`) is int64 and lies in the space INPUTS. Its gradient is never wanted.
+- Nothing is random except the draws of an op at a position (step, shard, layer).
+- If `low.training` is false, `backward` is never called.
 """
 
 from __future__ import annotations
@@ -55,12 +53,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter tensor of a layer. `initializer` is an initializer dataclass (`distbp.nn.initializers`).
+    """One parameter tensor of a layer. `initializer`: an initializer dataclass (`distbp.nn.initializers`).
 
-    `fan_in` and `fan_out` are the numbers of inputs and outputs of one unit, for the initializer. `decays`:
-    L1, L2 and weight decay apply by default (weights yes; biases, scales and shifts no). `sparse`: its
-    gradient is zero but in the rows that the samples name. Raises ValueError where an initializer gives
-    another number of values.
+    `fan_in`, `fan_out`: the numbers of inputs and outputs of one unit, for the initializer. `decays`: whether
+    L1, L2 and weight decay apply by default (to weights; not to biases, scales and shifts). `sparse`: the
+    gradient is zero except in the tensor's rows whose numbers occur in the samples. Raises ValueError if
+    `initializer` lists values and their number does not fit `shape`.
     """
 
     name: str
@@ -78,8 +76,8 @@ class ParameterSpec:
 
 @dataclass(frozen=True)
 class StatisticSpec:
-    """A running statistic (not trained). After each step the server sets it to
-    `(1 - rate) * old + rate * (sum over the shards of what they wrote) / (rows in the batch)`."""
+    """A running statistic, which is not trained. After each step the server sets it to
+    `(1 - rate) * old + rate * (the sum of the values that the shards wrote) / (rows in the batch)`."""
 
     name: str
     shape: Shape
@@ -89,19 +87,18 @@ class StatisticSpec:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """What a recurrent layer carries from one window of a series to the next, for each row of a slice:
-    numbers of this shape."""
+    """A state that a recurrent layer carries from one window of a series to the next. `shape`: for one row of
+    a slice."""
 
     name: str
     shape: Shape
 
 
 class Value(NamedTuple):
-    """What flows between layers: a matrix (rows, numbers of one sample), C order, and the shape of a sample.
-
-    lengths: (rows, 1), how many steps of each row are its own, the others are padding; None: all.
-    channels_last: of images, whose shape is (channels, height, width): the numbers of a sample lie as
-    (height, width, channels)."""
+    """An input or output of layers: a matrix (rows, numbers of one sample), C order, and the shape of a
+    sample. lengths: (rows, 1), the number of steps before the padding; None: no padding. channels_last: for
+    images, whose shape is (channels, height, width): the numbers of a sample lie as (height, width,
+    channels)."""
 
     ref: Ref
     shape: Shape
@@ -113,7 +110,7 @@ Backward = Callable[[Ref], Sequence[Ref | None]]
 
 
 def no_backward(dy: Ref) -> Sequence[Ref | None]:
-    """The backward of a layer that was lowered for evaluation."""
+    """The `backward` of a layer that was lowered for evaluation. Raises RuntimeError."""
     raise RuntimeError("lowered for evaluation: there is no backward pass")
 
 
@@ -124,17 +121,17 @@ Channels = Literal["first", "last", "either"]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFacts:
-    """What checks, the data and the cost read of every layer; the defaults are those of a layer without
+    """Facts about a layer that checks, data and cost read. The defaults are those of a layer without
     parameters.
 
-    `takes`: "row" (of numbers: an image of the data is made one), "numbers" of any shape that `output_shape`
-    takes, or "ids", whole numbers. `joins`: it takes two or more inputs, else one. `random`: it draws
-    numbers while training. `trains`: it has parameters. `keeps_values`: it gives its input in another shape,
-    or with some numbers left out. `rescales`: the size of its inputs does not matter. `rows_needed`: in every
-    slice. `activation_option`: the option that names the activation that it ends in. `channels`: of images
-    that it takes, how they must lie (see `Value`); where either will do, those of all inputs lie alike.
-    `carries`: it has states, which it can take from one window of a series to the next. `by_data`: the
-    options whose initializers may look at the training rows, and what each is for."""
+    `takes`: "row" (numbers on one axis; an image of the data is flattened), "numbers" (any shape that
+    `output_shape` takes), or "ids" (whole numbers). `joins`: it takes two or more inputs, else one. `random`:
+    it draws numbers in training. `trains`: it has parameters. `keeps_values`: its outputs are numbers of its
+    input. `rescales`: the scale of its inputs does not matter. `rows_needed`: the least rows of a slice.
+    `activation_option`: the option with the name of its last activation. `channels`: the layout of
+    images that it takes (see `Value`); "either": all inputs have the same one. `carries`: it can carry states
+    from window to window of a series. `by_data`: the options whose initializers may look at the training
+    rows, and the purpose of each."""
 
     takes: ClassVar[Takes] = "numbers"
     joins: ClassVar[bool] = False
@@ -166,27 +163,27 @@ class LayerFacts:
 
     @property
     def lengths(self) -> Lengths:
-        """What becomes of its input's lengths. "keep": the outputs have them, as no step depends on padding.
-        "use": padding does not count, and the outputs have none. "drop": padding would count, a fault.
-        "begin": they have lengths of their own."""
+        """What happens to the lengths of its input. "keep": outputs have the same lengths, and no step
+        depends on padding. "use": padding does not count, and outputs have no lengths. "drop": padding would
+        count, which is a fault. "begin": outputs have new lengths."""
         return "drop"
 
     @property
     def enters(self) -> int:
-        """How many numbers of a row of the data are its own input; 0: it takes outputs, or all the data."""
+        """The number of numbers in a row of the data that this input takes; 0: it is not a named input."""
         return 0
 
     @property
     def window_fault(self) -> str:
-        """Why a series cannot be cut into windows for this layer; "" if each step of its outputs depends on
-        that step alone, and on states that it carries from window to window (`states`)."""
+        """Why a series cannot be cut into windows for this layer. "": it can, because each step of the
+        outputs depends only on that step and on states carried from window to window (`states`)."""
         if self.lengths == "keep":
             return ""
         return f"{self.type} gives no output for each step, which windows of a series need"
 
     @property
     def ends_in(self) -> str | None:
-        """The name of the activation that makes the outputs; None where there is none."""
+        """The name of the activation that makes the outputs; None: no activation does."""
         return str(getattr(self, self.activation_option)) if self.activation_option else None
 
     @property
@@ -195,29 +192,29 @@ class LayerFacts:
 
     @property
     def own_shape(self) -> Shape | None:
-        """The shape of the output where the options alone say it."""
+        """The shape of the output if the options alone decide it, else None."""
         return None
 
     @property
     def ids_below(self) -> int | None:
-        """One more than the largest id; None for a layer that takes numbers."""
+        """The largest id that it takes, plus one; None for a layer that takes numbers."""
         return None
 
     @property
     def table_columns(self) -> tuple[str, ...]:
-        """The names or patterns of the table's columns whose features it takes; () for all of its input."""
+        """The names or patterns of the table's columns whose features it takes; (): its whole input."""
         return ()
 
     def of_features(self, features: Sequence[int]) -> Any:
-        """The layer that takes these features: in place of `table_columns`, or as an input's place."""
+        """The layer with the numbers of its features, which replace `table_columns` or place an input."""
         return self
 
     @property
     def as_written(self) -> Any:
-        """The layer as the job says it, before `of_features`."""
+        """The layer as the job has it, before `of_features`."""
         return self
 
-    # Of the shapes of the inputs, as `Layer` says; so declared, a layer may take one shape only.
+    # Arguments are the shapes of the inputs, as in `Layer`; this signature lets a layer take just one.
     def parameters(self, *inputs: Any, **_: Any) -> tuple[ParameterSpec, ...]:
         return ()
 
@@ -232,8 +229,8 @@ class LayerFacts:
 
 
 class Layer(Protocol):
-    """What every layer dataclass offers. `type` is its name in a job; `inputs` are the shapes of one sample
-    each."""
+    """The interface of all layers; see `LayerFacts`. `type`: the name in a job. `*inputs`: for each input,
+    the shape of a sample, or its `Value`."""
 
     takes: ClassVar[Takes]
     joins: ClassVar[bool]
@@ -284,7 +281,7 @@ class Layer(Protocol):
     def of_features(self, features: Sequence[int]) -> Layer: ...
 
     def output_shape(self, *inputs: Shape) -> Shape:
-        """Raises ValueError, with a message for the user, where a shape does not fit."""
+        """The shape of an output sample. Raises ValueError, with a message for users, if a shape is wrong."""
         ...
 
     def parameters(self, *inputs: Shape) -> tuple[ParameterSpec, ...]: ...
@@ -294,7 +291,7 @@ class Layer(Protocol):
     def states(self, *inputs: Shape) -> tuple[StateSpec, ...]: ...
 
     def flops(self, *inputs: Shape) -> float:
-        """Floating-point operations of a sample in a step, both ways, where parameters take part."""
+        """Floating-point operations of a sample in forward and backward pass that involve parameters."""
         ...
 
     def lower(self, low: Lowering, *inputs: Value) -> tuple[Value, Backward]: ...

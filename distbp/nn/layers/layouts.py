@@ -1,5 +1,5 @@
-"""How the channels of images lie: as the data and the parameters have them, channel by channel, or last, so
-that the channels of a place lie side by side, as convolution and pooling take them."""
+"""The two layouts of images: channels first (channel by channel), as in the data and the parameters, and
+channels last (the channels of a place side by side), as convolution and pooling take them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from distbp.nn.tape import Tape
 
 
 def turned(tape: Tape, value: Value, last: bool) -> Value:
-    """The value with its channels last, or first. Emits a copy where it is of images that lie otherwise, and
-    that have several channels and several places."""
+    """The value with channels last, or first. Emits a copy if the value is images in the other layout, with
+    several channels and several places."""
     if value.channels_last == last or len(value.shape) != 3:
         return value
     channels, places = value.shape[0], math.prod(value.shape[1:])
@@ -29,7 +29,7 @@ def turned(tape: Tape, value: Value, last: bool) -> Value:
 
 
 def arranged(tape: Tape, layer: Layer, inputs: Sequence[Value]) -> list[Value]:
-    """The inputs of a layer as it takes them."""
+    """The inputs of a layer in the layout that it takes."""
     last = layer.channels == "last"
     if layer.channels == "either":
         last = any(value.channels_last for value in inputs)
