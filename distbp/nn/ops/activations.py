@@ -1,10 +1,10 @@
-"""Activation functions as ops, simplest first. `distbp.nn.activations` says which op goes with which.
+"""Activation functions as ops, simplest first. `distbp.nn.activations` has the facts about each function.
 
-    f           (x, bias, y, kept):  y <- f(x + bias). `y` may be `x`, unless the function keeps something.
-    f_backward  (kept, y, dy, db):   dy <- dy * f'(z), db <- the sum of dy over the rows.
+    f           (x, bias, y, kept):  y <- f(z), with z = x + bias. `y` may be `x` if `kept` is absent.
+    f_backward  (kept, y, dy, db):   dy <- dy * f'(z), then db <- the sum of dy over the rows.
 
-bias, db: (1, columns), absent where there is none. kept: the derivative, where it cannot be had from y;
-else absent. No finite input overflows, and NaN comes out where NaN goes in.
+bias, db: (1, columns), or absent. kept: the derivative f'(z), if it does not follow from y; else absent. No
+finite input overflows. NaN inputs give NaN outputs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 LEAKY_SLOPE = 0.01  # PyTorch's default
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al., 2017, equation 14
-SMOOTH_LIMIT = 3.0  # of `smooth_clip`
+SMOOTH_LIMIT = 3.0  # the bound of the outputs of `smooth_clip`
 
 Formula = Callable[[Array, Array], None]  # (z, y): y <- f(z), where y may be z
-Derivative = Callable[[Array], Array]  # y -> f'
+Derivative = Callable[[Array], Array]  # from y to f'(z)
 
 
 def _forward(formula: Formula) -> Callable[..., None]:
@@ -92,7 +92,7 @@ def _selu_derivative(y: Array) -> Array:
 
 def _smooth_clip(z: Array, y: Array) -> None:
     """z / sqrt(1 + (z / 3)^2), which lies between -3 and 3 (Holzmueller et al., NeurIPS 2024, section 3)."""
-    u = np.clip(z / z.dtype.type(SMOOTH_LIMIT), -1e15, 1e15)  # whose square float32 holds
+    u = np.clip(z / z.dtype.type(SMOOTH_LIMIT), -1e15, 1e15)  # so that the square fits in float32
     np.multiply(u / np.sqrt(1 + u * u), z.dtype.type(SMOOTH_LIMIT), out=y)
 
 
@@ -104,14 +104,15 @@ def _smooth_clip_derivative(y: Array) -> Array:
 
 
 def _softplus(z: Array, y: Array) -> None:
-    """log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)): exact where PyTorch turns linear, above 20."""
+    """log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)). Also exact above 20, where PyTorch returns z."""
     np.add(np.maximum(z, 0), np.log1p(np.exp(-np.abs(z))), out=y)
 
 
 def _keeping(tail: Callable[..., None]) -> Callable[..., None]:
-    """y <- z F(z) for a distribution function F; the derivative F(z) + z F'(z) is kept.
+    """y <- z F(z) for a distribution function F; kept <- the derivative F(z) + z F'(z). tail: computes q, a
+    and p (see `distbp.machine.distributions`).
 
-    With a = |z|, q = F(-a), p = F'(z): y = max(z, 0) - a q; with w = q - a p, never above a half, the
+    With a = |z|, q = F(-a) and p = F'(z), y = max(z, 0) - a q. With w = q - a p, which is at most 1/2, the
     derivative is w for z < 0, else 1 - w.
     """
 
@@ -126,10 +127,10 @@ def _keeping(tail: Callable[..., None]) -> Callable[..., None]:
 
 
 def _mish(x: Array, bias: Array, y: Array, kept: Array, whole: Whole, real: Real) -> None:
-    """y <- z tanh(log(1 + exp(z))); the derivative is kept (Misra, BMVC 2020).
+    """y <- z t, with t = tanh(log(1 + exp(z))); kept <- the derivative t + z t' (Misra, BMVC 2020).
 
-    With e = exp(-|z|): the tangent t is e (e + 2) / D for z < 0, D = e (e + 2) + 2, else (1 + 2 e) / D, D = 1
-    + 2 e + 2 e^2. Its derivative is 4 (1 + e) / D^2 times e, else times e^2.
+    With e = exp(-|z|): for z < 0, t = e (e + 2) / D with D = e (e + 2) + 2, and t' = 4 (1 + e) e / D^2; else
+    t = (1 + 2 e) / D with D = 1 + 2 e + 2 e^2, and t' = 4 (1 + e) e^2 / D^2.
     """
     z = x + bias if len(bias) else x
     e, low = np.exp(-np.abs(z)), z < 0
@@ -151,7 +152,7 @@ def _softmax(z: Array, y: Array) -> None:
 
 
 def _softmax_backward(kept: Array, y: Array, dy: Array, db: Array, whole: Whole, real: Real) -> None:
-    """dz = y (dy - the sum over the row of dy y)."""
+    """dy <- y (dy - the sum of dy y over the row)."""
     np.multiply(dy - (dy * y).sum(axis=1, keepdims=True), y, out=dy)
     _add_up(dy, db)
 
@@ -168,7 +169,8 @@ def _pair(
     first: str = "linear",
     last: str = "linear_backward",
 ) -> tuple[Op, Op]:
-    """first, last: the compiled op that adds the bias, and the one that adds up db; "": the loop does it."""
+    """The two ops of a function. first, last: the compiled ops that add the bias and sum up db; "": the loop
+    does this itself. cost: operations for each element of the output."""
     loop = "kept_backward" if backward is _kept_backward else f"{name}_backward"
     calls, back_calls = (_HERE + one if one else "" for one in (first, last))
     return (

@@ -2,14 +2,14 @@
 
     P = softmax(Q K^T / sqrt(size)),  out = P V        Vaswani et al., NeurIPS 2017, section 3.2.1
 
-A sample is `steps` rows, one after the other; a head has `size` = units / heads columns:
+A sample has `steps` rows, one after the other. A head has `size` = units / heads columns.
 
-    qkv    (samples * steps, 3 * units): Q, K and V side by side, and in each the heads
+    qkv    (samples * steps, 3 * units): Q, K and V side by side, each with its heads side by side
     p      (samples * heads * steps, steps): P of each head
     out    (samples * steps, units): the heads side by side
-    ends   (samples, 1): the length of each, where they have lengths, else absent
-    whole  (heads, steps, ahead): step i attends to steps 0 to i + ahead, of those before the end; where
-           there are none, and past the end, P is 0
+    ends   (samples, 1): the length of each sample; absent if samples have no lengths
+    whole  (heads, steps, ahead): step i attends to the steps 0 to i + ahead that lie before the end. P is 0
+           for all other pairs of steps, and for steps past the end.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _scale(q: Array) -> float:
 def _attention(qkv: Array, p: Array, out: Array, ends: Array, whole: Whole, real: Real) -> None:
     """p <- softmax(Q K^T / sqrt(size)) over the steps that each step attends to, else 0; out <- P V.
 
-    The largest score of a step is taken from all of them, so no finite one overflows."""
+    The largest score of a step is subtracted from all its scores, so exp cannot overflow."""
     (q, k, v), steps, ahead = _heads(qkv, 3, whole), whole[1], whole[2]
     seen = np.tri(steps, steps, ahead, dtype=bool)
     if len(ends):
@@ -58,10 +58,10 @@ def _attention(qkv: Array, p: Array, out: Array, ends: Array, whole: Whole, real
 def _attention_backward(
     qkv: Array, p: Array, dy: Array, room: Array, dqkv: Array, whole: Whole, real: Real
 ) -> None:
-    """With dP = dy V^T and g = P * dP, dS = (g - P * sum of g over the row) / sqrt(size), which is 0 where P
-    is; then dQ = dS K, dK = dS^T Q, dV = P^T dy.
+    """dqkv <- the gradients of Q, K and V: with dP = dy V^T, g = P * dP and dS = (g - P * sum of g over the
+    row) / sqrt(size), these are dQ = dS K, dK = dS^T Q, dV = P^T dy. dS is 0 where P is 0.
 
-    room (steps, steps): holds dS of one head after the other; the last one stays."""
+    room (steps, steps): scratch for dS of one head; that of the last head remains."""
     (q, k, v), (dq, dk, dv) = _heads(qkv, 3, whole), _heads(dqkv, 3, whole)
     d, shares = _heads(dy, 1, whole)[0], _probabilities(p, whole)
     g = shares * (d @ v.swapaxes(-1, -2))
@@ -72,8 +72,8 @@ def _attention_backward(
 
 
 def _waves(out: Array, whole: Whole, real: Real) -> None:
-    """out (steps, features) <- sin(a) in even columns, cos(a) in odd ones; a = step / real[0]^(j / features),
-    where j is the even column of the pair, in float64 (Vaswani et al., NeurIPS 2017, section 3.5)."""
+    """out (steps, features) <- sin(a) in even columns, cos(a) in odd columns, with a = step / real[0]^(j /
+    features) in float64, where j is the even column of a pair (Vaswani et al., NeurIPS 2017, section 3.5)."""
     steps, features = out.shape
     column = np.arange(features)
     angles = np.arange(steps)[:, None] / real[0] ** (column // 2 * 2 / features)
@@ -81,7 +81,7 @@ def _waves(out: Array, whole: Whole, real: Real) -> None:
 
 
 def _terms(products: int) -> Callable[[Sequence[tuple[int, int]]], int]:
-    """flops of so many products of each head, from the shapes of qkv and p."""
+    """`Op.flops` of an op with `products` products for each head, from the shapes of qkv and p."""
 
     def count(shapes: Sequence[tuple[int, int]]) -> int:
         (rows, columns), (m, n) = shapes[:2]

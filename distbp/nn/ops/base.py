@@ -1,19 +1,23 @@
 """The contract of an op, before any op.
 
-An op is one simple operation over matrices: a row of the table `distbp.nn.ops.OPS`. It has two functions
-with one signature, the definition in NumPy and the same as a loop for Numba:
+An op is one simple operation over matrices: a row of the table `distbp.nn.ops.OPS`. Its definition is a
+function of NumPy arrays:
 
-    function(*operands, whole, real)
+    define(*operands, whole, real)
 
-    operands   matrices (rows, columns), C-contiguous, in the order of `operands`; an absent one has no rows
-    whole      its whole numbers, int64: sizes and flags
-    real       its real numbers, float64: factors, bounds
+    operands   matrices (rows, columns), C-contiguous, in the order of `operands`; an absent operand has no
+               rows
+    whole      whole numbers, int64: sizes and flags
+    real       real numbers, float64: factors, bounds
 
-Rules that every op keeps:
-- An op reads and writes its operands only. It writes every element of an operand that it writes, unless it
-  says that it adds. Its loop allocates nothing that grows with the rows of its operands.
-- An op knows no layer, no loss and no network. What it computes depends on its operands alone.
-- Where an op adds numbers, `order` says in which order. That order decides the last bits.
+`loop` names the same operation as a loop for Numba, which reads its operands from a row of the tape
+(`distbp.nn.ops.rows`).
+
+Every op keeps these rules:
+- An op reads and writes only its operands. If it writes an operand, it writes every element, unless its
+  docstring says that it adds, or which part it writes. Its loop allocates nothing that grows with the rows.
+- An op knows no layer, no loss and no network. The result depends only on operands, `whole` and `real`.
+- If an op adds up numbers, `order` says in which order. The order decides the last bits.
 """
 
 from __future__ import annotations
@@ -24,18 +28,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-WHOLE, REAL = 16, 4  # how many whole and real numbers an op may have
+WHOLE, REAL = 16, 4  # the most whole and real numbers of an op
 
 
 @dataclass(frozen=True)
 class Op:
     """One row of the table.
 
-    `operands`: a letter each (f, the dtype of the network; i, int64; d, float64), in upper case where the op
-    writes it. `flops`: of a call, from the operands' shapes. `order`: the order of its sums, in words; empty
-    where it has none. `loop`: "module:function" of its compiled form. `form`: of a product, "n" or "t" for
-    each operand, plain or transposed. `calls`: "module:function" of the compiled op that the compiled form
-    calls with its own operands, by address: what many ops begin or end with is compiled once.
+    `operands`: a letter for the dtype of each operand (f: the network's dtype, i: int64, d: float64), in
+    upper case if the op writes it. `flops`: the operations of a call, from the operands' shapes. `order`: the
+    order of its sums, in words; "" if it has none. `loop`: "module:function" of the loop for Numba. `form`:
+    for a product, "n" (plain) or "t" (transposed) for each factor. `calls`: "module:function" of another op,
+    which the loop calls with its own operands, by address. So code that many ops share is compiled once.
     """
 
     name: str
@@ -48,11 +52,11 @@ class Op:
     calls: str = ""
 
     def compiled(self) -> Callable[..., None]:
-        """The loop, ready for Numba. Imports Numba."""
+        """The function to compile. Imports Numba."""
         return _named(self.loop)
 
     def called(self) -> Callable[..., None] | None:
-        """What the loop calls. Imports Numba."""
+        """The function that the loop calls, to compile; None: it calls none. Imports Numba."""
         return _named(self.calls) if self.calls else None
 
 
@@ -63,7 +67,7 @@ def _named(what: str) -> Callable[..., None]:
 
 
 def table(*families: Sequence[Op]) -> Mapping[str, Op]:
-    """A read-only table by name. Raises ValueError where a name stands twice."""
+    """A read-only table of ops by name. Raises ValueError if two ops have one name."""
     rows: dict[str, Op] = {}
     for op in (one for family in families for one in family):
         if op.name in rows:
@@ -73,7 +77,7 @@ def table(*families: Sequence[Op]) -> Mapping[str, Op]:
 
 
 def element_ops(count: int) -> Callable[[Sequence[tuple[int, int]]], int]:
-    """flops of an op that does `count` operations for each element of its largest operand."""
+    """`Op.flops` of an op with `count` operations for each element of its largest operand."""
     return lambda shapes: count * max(m * n for m, n in shapes)
 
 

@@ -1,8 +1,9 @@
-"""One step of recurrent cells, without its products: the gates and what they do to the state.
+"""One step of recurrent cells, without its matrix products: the gates and the new state.
 
-Gates lie side by side in one row, each as wide as the state, in PyTorch's order. A forward op leaves their
-values where their sums were, and a backward op leaves there the derivatives of those sums. s is the logistic
-function. past: the state (LSTM: the memory) before the step.
+All operands have one row for each sample; `bias` and `inner` have one row for all. Gates lie side by side,
+each as wide as the state, in PyTorch's order. A forward op overwrites the weighted sums of the gates with
+their values; a backward op overwrites these with the gradients of the sums. s: the logistic function. past:
+the state (LSTM: the memory) before the step.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 
 def _lstm(z: Array, bias: Array, past: Array, memory: Array, h: Array, whole: Whole, real: Real) -> None:
-    """z <- i, f, g, o = s(z_i), s(z_f), tanh(z_g), s(z_o), of z + bias; memory <- f past + i g;
-    h <- o tanh(memory) (Gers et al., Neural Computation 12, 2000)."""
+    """With bias added to z first: z <- i, f, g, o = s(z_i), s(z_f), tanh(z_g), s(z_o);
+    memory <- f past + i g; h <- o tanh(memory) (Gers et al., Neural Computation 12, 2000)."""
     np.add(z, bias, out=z)
     i, f, g, o = np.split(z, 4, axis=1)
     for gate in (i, f, o):
@@ -29,10 +30,10 @@ def _lstm(z: Array, bias: Array, past: Array, memory: Array, h: Array, whole: Wh
 def _lstm_backward(
     z: Array, past: Array, memory: Array, dh: Array, dm: Array, whole: Whole, real: Real
 ) -> None:
-    """dm, of the memory from the step after, += dh o (1 - t^2), with t = tanh(memory); then
+    """dm, the gradient of the memory from the next step, += dh o (1 - t^2), with t = tanh(memory). Then
 
-    dz <- dm g i (1 - i),  dm past f (1 - f),  dm i (1 - g^2),  dh t o (1 - o)
-    dm <- dm f, of the memory before.
+    z <- dm g i (1 - i),  dm past f (1 - f),  dm i (1 - g^2),  dh t o (1 - o)
+    dm <- dm f, the gradient of the memory before the step.
     """
     i, f, g, o = np.split(z, 4, axis=1)
     t = np.tanh(memory)
@@ -45,8 +46,8 @@ def _lstm_backward(
 def _gru(
     z: Array, u: Array, bias: Array, inner: Array, past: Array, h: Array, whole: Whole, real: Real
 ) -> None:
-    """z <- r, k, n = s(z_r + u_r), s(z_k + u_k), tanh(z_n + r q), of z + bias, with q = u_n + inner, which
-    u_n becomes; h <- (1 - k) n + k past (Cho et al., EMNLP 2014)."""
+    """With bias added to z first: u_n <- q = u_n + inner; z <- r, k, n = s(z_r + u_r), s(z_k + u_k),
+    tanh(z_n + r q); h <- (1 - k) n + k past (Cho et al., EMNLP 2014)."""
     np.add(z, bias, out=z)
     (r, k, n), (u_r, u_k, q) = np.split(z, 3, axis=1), np.split(u, 3, axis=1)
     for gate, more in ((r, u_r), (k, u_k)):
@@ -58,8 +59,8 @@ def _gru(
 
 
 def _gru_backward(z: Array, u: Array, past: Array, dh: Array, whole: Whole, real: Real) -> None:
-    """dz <- dn q r (1 - r),  dh (past - n) k (1 - k),  dn = dh (1 - k) (1 - n^2);  du is the same, but dn r
-    in place of dn; dh <- dh k, of the state before, but for what goes through u."""
+    """z <- dn q r (1 - r),  dh (past - n) k (1 - k),  dn = dh (1 - k) (1 - n^2). u <- the same with dn r in
+    place of dn. dh <- dh k, the gradient of the state before the step, without the part through u."""
     (r, k, n), (*_, q) = np.split(z, 3, axis=1), np.split(u, 3, axis=1)
     dn = dh * (1 - k) * (1 - n * n)
     dr, dk, dq = dn * q * r * (1 - r), dh * (past - n) * k * (1 - k), dn * r

@@ -1,5 +1,5 @@
-"""Bounds of the gradient, proof that it is finite without a look at each of its elements; and which units
-are alive."""
+"""Bounds of the gradient, which prove that it is finite without a look at each element; and counts of the
+rows in which units are live."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ def _largest(values: Array) -> float:
 
 
 def _bound_product(dz: Array, x: Array, total: Array, whole: Whole, real: Real) -> None:
-    """total += a bound of |dz^T x|: each element is a sum over the rows of dz times an input."""
+    """total (1, 1) += a bound of every |element| of dz^T x, which is a sum over the rows: rows * max |dz| *
+    max |x|."""
     total[0, 0] += len(dz) * _largest(dz) * _largest(x)
 
 
 def _bound(values: Array, total: Array, whole: Whole, real: Real) -> None:
-    """total += the largest |value|. NaN or infinity where one is among them."""
+    """total (1, 1) += the largest |value|. The total is not finite if a value is not."""
     total[0, 0] += _largest(values)
 
 
 def _live_rows(y: Array, kept: Array, total: Array, whole: Whole, real: Real) -> None:
-    """total (1, units) += the rows in which y lies in neither of the ranges real[0] to real[1], real[2] to
-    real[3]; or where there is a derivative `kept`, in which that is 0.1 or more."""
+    """total (1, units) += the number of rows in which y (rows, units) lies outside of both ranges, real[0] to
+    real[1] and real[2] to real[3]. If the derivative `kept` is not absent, a row with 0.1 or more there also
+    counts."""
     flat = ((y >= real[0]) & (y <= real[1])) | ((y >= real[2]) & (y <= real[3]))
     if len(kept):
         flat &= kept < 0.1

@@ -1,4 +1,4 @@
-"""Cells of a table, one number each, and the columns that they become: each op writes those of one cell."""
+"""Turns the cells of a table, one number each, into columns. Each op writes the columns of one cell."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
-MISSING = float(np.finfo(np.float32).min)  # a cell of numbers that is not there: no sum is spoiled by it
+MISSING = float(np.finfo(np.float32).min)  # stands for a missing number; unlike NaN it does not spoil sums
 
 
 def _enter_number(cells: Array, bins: Array, out: Array, whole: Whole, real: Real) -> None:
-    """Of column whole[0] of the cells, from column whole[1] of `out` on: the number x, which is real[0] where
-    it is missing; its piecewise-linear code, min(max((x - low) / width, 0), 1); where whole[2] is 1, whether
-    it was missing. bins: (2, n), lows and widths."""
+    """Writes columns of `out` from whole[1] on, for column whole[0] of the cells: the number x, or real[0] if
+    it is missing; its piecewise-linear code, min(max((x - low) / width, 0), 1), n columns; if whole[2] is 1,
+    1 if it was missing, else 0. bins: (2, n), lows and widths."""
     column, first, indicator = whole[:3]
     count = bins.shape[1]
     gone = cells[:, column] <= MISSING
@@ -25,15 +25,15 @@ def _enter_number(cells: Array, bins: Array, out: Array, whole: Whole, real: Rea
 
 
 def _enter_row(cells: Array, table: Array, out: Array, whole: Whole, real: Real) -> None:
-    """Columns of `out` from whole[1] on <- the rows of the table that column whole[0] of the cells numbers
-    (whole numbers, all in the table)."""
+    """Columns of `out` from whole[1] on <- the rows of `table` (entries, n) whose numbers stand in column
+    whole[0] of the cells. Numbers outside of the table are clipped."""
     column, first = whole[:2]
     np.take(table, _numbers(cells, column), axis=0, out=out[:, first : first + table.shape[1]], mode="clip")
 
 
 def _enter_one_hot(cells: Array, out: Array, whole: Whole, real: Real) -> None:
-    """Of column whole[0] of the cells, from column whole[1] of `out` on: whole[2] columns, 1 in the one
-    before the cell's number and else 0; and where whole[3] is 1, one more, 1 where the number is 0."""
+    """Writes whole[2] columns of `out` from whole[1] on, for column whole[0] of the cells: 1 in column
+    number - 1, else 0. If whole[3] is 1, writes one more column: 1 if the number is 0, else 0."""
     column, first, levels, other = whole[:4]
     numbers = _numbers(cells, column)
     out[:, first : first + levels] = numbers[:, None] == np.arange(1, levels + 1)
@@ -42,8 +42,8 @@ def _enter_one_hot(cells: Array, out: Array, whole: Whole, real: Real) -> None:
 
 
 def _scatter_add_cells(cells: Array, d: Array, out: Array, whole: Whole, real: Real) -> None:
-    """The way back of `enter_row`: out <- 0, then columns of d from whole[1] on are added to the row of `out`
-    that the cell numbers."""
+    """The gradient of the table of `enter_row`: out (entries, n) <- 0; then the columns of d from whole[1] on
+    are added to the row of `out` whose number stands in column whole[0] of the cells."""
     column, first = whole[:2]
     out.fill(0)
     numbers = np.clip(_numbers(cells, column), 0, len(out) - 1)

@@ -1,9 +1,9 @@
-"""Convolution: the sum over each window of the images, of its numbers times the weights of a filter.
+"""Convolution: for each window of the images, the sum of its numbers times the weights of a filter.
 
-Images are (height, width, channels); see `windows`, whose whole numbers these ops have. Weights are (filters,
-looked_at * kernel_height * kernel_width): channel by channel, in each row by row, as `torch.nn.Conv2d` has
-them. Channels and filters are cut into channels / looked_at groups; filters look at the channels of their
-own group.
+Images are (height, width, channels), and whole numbers are those of a `Windows` (see `windows`). Weights are
+(filters, looked_at * kernel_height * kernel_width): channel by channel, each row by row, as in
+`torch.nn.Conv2d`. Channels and filters are cut into channels / looked_at groups; a filter sees only the
+channels of its group. x, dx: (rows, numbers of an image); z, dz: (rows * places, filters).
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from distbp.nn.ops.windows import Windows, spread, stacked
 
 
 def _windows(x: Array, w: Windows) -> Array:
-    """(groups, rows * places, terms of a window)."""
+    """The numbers of all windows: (groups, rows * places, terms of a window)."""
     groups = w.channels // w.looked_at
     return np.moveaxis(stacked(x, w), 0, -1).reshape(-1, groups, w.terms).swapaxes(0, 1)
 
 
 def _by_group(matrix: Array, w: Windows) -> Array:
-    """(groups, rows * places, filters of a group), of a matrix (rows * places, filters)."""
+    """A matrix (rows * places, filters) as (groups, rows * places, filters of a group)."""
     groups = w.channels // w.looked_at
     return matrix.reshape(-1, groups, matrix.shape[1] // groups).swapaxes(0, 1)
 
 
 def _weights(weight: Array, w: Windows) -> Array:
-    """(groups, filters of a group, terms)."""
+    """The weights as (groups, filters of a group, terms)."""
     groups = w.channels // w.looked_at
     return weight.reshape(groups, len(weight) // groups, w.terms)
 
 
 def _convolve(x: Array, weight: Array, bias: Array, z: Array, whole: Whole, real: Real) -> None:
-    """z (rows * places, filters) <- bias + the sums over the windows of x (rows, numbers of an image)."""
+    """z <- bias (1, filters) + the sums over the windows of x."""
     w = Windows(*whole)
     sums = _windows(x, w) @ _weights(weight, w).swapaxes(1, 2)
     np.add(sums.swapaxes(0, 1).reshape(z.shape), bias, out=z)
 
 
 def _convolve_backward(dz: Array, weight: Array, dx: Array, whole: Whole, real: Real) -> None:
-    """dx <- for each number of the images, the sum over the windows that hold it, of dz times the weights."""
+    """dx <- for each number of the images, the sum of dz times the weights over the windows that hold it."""
     w = Windows(*whole)
     d = (_by_group(dz, w) @ _weights(weight, w)).swapaxes(0, 1)
     d = d.reshape(len(dx), w.out_height, w.out_width, w.channels, w.kernel_height * w.kernel_width)
@@ -51,15 +51,16 @@ def _convolve_backward(dz: Array, weight: Array, dx: Array, whole: Whole, real: 
 
 
 def _convolve_weights(x: Array, dz: Array, dw: Array, db: Array, whole: Whole, real: Real) -> None:
-    """dw, of the shape of the weights <- the sum over all windows of dz times their numbers; db (1, filters)
-    <- the sum of dz."""
+    """dw, in the shape of the weights <- the sum over all windows of dz times their numbers;
+    db (1, filters) <- the sum of the rows of dz."""
     w = Windows(*whole)
     np.copyto(dw, (_by_group(dz, w).swapaxes(1, 2) @ _windows(x, w)).reshape(dw.shape))
     np.add.reduce(dz, axis=0, keepdims=True, out=db)
 
 
 def _flops(outputs: int, weights: int) -> Callable[[Sequence[tuple[int, int]]], int]:
-    """Two for each output and each of its terms. outputs, weights: which operands they are."""
+    """`Op.flops`: two for each output and each of its terms. outputs, weights: the numbers of these
+    operands."""
     return lambda shapes: 2 * shapes[outputs][0] * shapes[weights][0] * shapes[weights][1]
 
 

@@ -10,7 +10,7 @@ from distbp.core.arrays import Array
 from distbp.core.streams import Purpose, Stream
 from distbp.nn.ops.base import Op, Real, Whole
 
-DROPOUT_LEVELS = 1 << 16  # one random number of 16 bits decides over one value
+DROPOUT_LEVELS = 1 << 16  # a random number of 16 bits decides whether a value is dropped
 
 
 def _add(a: Array, b: Array, out: Array, whole: Whole, real: Real) -> None:
@@ -29,14 +29,15 @@ def _copy(a: Array, out: Array, whole: Whole, real: Real) -> None:
 
 
 def _copy_columns(a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """whole[2] columns of `out`, from whole[1] on, <- columns of a from whole[0] on."""
+    """Copies whole[2] columns: those of `out` from whole[1] on <- those of a from whole[0] on. The other
+    columns of `out` stay."""
     source, target, count = whole
     out[:, target : target + count] = a[:, source : source + count]
 
 
 def _steps_first(a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """Samples (rows, steps * features) -> (steps * rows, features): all samples of step 0, then those of
-    step 1; as many steps as `out` takes."""
+    """out (steps * rows, features) <- samples a (rows, steps * features): step 0 of all samples, then step 1,
+    and so on, as many steps as `out` has."""
     rows, features = a.shape[0], out.shape[1]
     steps = len(out) // max(1, rows)
     samples = a.reshape(rows, a.shape[1] // features, features)[:, :steps]
@@ -44,7 +45,7 @@ def _steps_first(a: Array, out: Array, whole: Whole, real: Real) -> None:
 
 
 def _samples_first(a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """The inverse of `steps_first`; 0 for steps that a lacks."""
+    """The inverse of `steps_first`; steps that a lacks are set to 0."""
     rows, features = out.shape[0], a.shape[1]
     steps = len(a) // max(1, rows)
     samples = out.reshape(rows, out.shape[1] // features, features)
@@ -58,19 +59,19 @@ def _fill(out: Array, whole: Whole, real: Real) -> None:
 
 
 def flat_cosine(step: int, steps: int, flat: float) -> float:
-    """The share that is left at a step: all until the share `flat` of the steps, then down along a cosine to
-    none."""
+    """The factor at a step (0-based): 1 during the share `flat` of the steps, then it falls along a cosine
+    to 0."""
     part = max(0.0, min(step / max(1, steps), 1.0) - flat) / (1 - flat)
     return (1 + math.cos(math.pi * part)) / 2
 
 
 def _dropout(position: Array, x: Array, factors: Array, y: Array, whole: Whole, real: Real) -> None:
-    """y <- x * factors; a factor is 0 where a random level is below whole[0], else real[0] (Srivastava et
-    al., 2014). Where whole[2] is 1 fewer are dropped in the second half of training, see `flat_cosine`.
+    """y <- x * factors. A factor is 0 if its random level is below whole[0], else real[0] (Srivastava et al.,
+    2014). If whole[2] is 1, fewer values are dropped in the second half of training, see `flat_cosine`.
 
-    position: (1, 5), step, shard, seed, steps of the job, and those before it; whole[1]: the number of the
-    layer. The levels are 16-bit parts of Philox words, a pure function of seed, step (those before the job
-    count), shard and layer.
+    position: (1, 5), step, shard, seed, steps of the job, steps before the job. whole[1]: the number of the
+    layer. The levels are 16-bit parts of Philox words: a pure function of seed, step (counted with the steps
+    before the job), shard and layer.
     """
     step, shard, seed, steps, past = (int(one) for one in position[0])
     dropped, factor = int(whole[0]), float(real[0])

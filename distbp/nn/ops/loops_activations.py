@@ -1,7 +1,7 @@
-"""The ops of `activations`, compiled (Numba, optional). Of float32, with the functions of `vector_math`.
+"""The ops of `activations`, compiled (Numba, optional), for float32, with the functions of `vector_math`.
 
 Most activations call `linear` first, which adds the bias. Most derivatives call `linear_backward` last, which
-adds up the gradient of the bias."""
+sums up the gradient of the bias."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _SELU, _SELU_LOW = np.float32(SELU_SCALE), np.float32(SELU_SCALE * SELU_ALPHA)
 
 
 def linear(row: int, spaces: int, rows: int) -> None:
-    """y <- x + bias, row after row; one long loop may follow: rows may be shorter than a vector register.
+    """y <- x + bias, row after row. Callers then use one long loop, because rows may be shorter than a vector
+    register.
 
-    The addition names one array only: where two may be one, a compiler takes them element by element."""
+    The addition reads and writes one array. If two arrays might overlap, a compiler would not use vectors."""
     x, bias, y = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     copied, biased = address_of(x) != address_of(y), bias.shape[0] > 0
     for i in range(y.shape[0]):
@@ -36,7 +37,7 @@ def linear(row: int, spaces: int, rows: int) -> None:
 
 
 def linear_backward(row: int, spaces: int, rows: int) -> None:
-    """db <- the sum of the rows of dy."""
+    """db (1, columns) <- the sum of the rows of dy."""
     dy, db = single(row, spaces, rows, 2), single(row, spaces, rows, 3)
     if db.shape[0]:
         clear(address_of(db), 4 * db.size)

@@ -1,7 +1,7 @@
 """The ops of `attention`, compiled (Numba, optional).
 
-One head of one sample after the other: its scores lie in a near cache until they are used. Of loops over a
-row each writes one array and reads few others (see `loops_cells`)."""
+Ops compute one head of one sample after the other, so its scores lie in a near cache until they are used.
+Each loop over a row writes one array and reads few others (see `loops_cells`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 @inner
 def _largest(values: Array) -> float:
-    """The largest of one number or more; one of NaN and others may be either. As `lane_sum`."""
+    """The largest of one or more numbers. If NaN is among them, the result may be NaN or another number.
+    Eight lanes stay in a register, as in `lane_sum`."""
     most = values.size - values.size % 8
     a = b = c = d = e = f = g = h = values[0]
     for j in range(0, most, 8):
@@ -38,8 +39,8 @@ def _largest(values: Array) -> float:
 
 @inner
 def _softmax(s: Array, ahead: int, end: int, scale: float) -> None:
-    """Of scale * s (steps, steps), in place; of row i the columns up to i + ahead, else 0; all before
-    `end`."""
+    """s (steps, steps) <- softmax(scale * s), row by row: in row i over the columns up to i + ahead that lie
+    before `end`, 0 in the others; 0 in rows from `end` on."""
     steps = s.shape[1]
     for i in range(steps):
         seen = larger(0, smaller(end, i + ahead + 1)) if i < end else 0
@@ -78,7 +79,7 @@ def attention(row: int, spaces: int, rows: int) -> None:
 
 @inner
 def _softmax_backward(g: Array, p: Array, scale: float) -> None:
-    """g <- scale * (p g - p * the sum of p g over the row), row by row."""
+    """g <- scale * (p g - p * the sum of p g over the row), row by row. g, p: (steps, steps)."""
     for i in range(g.shape[0]):
         here, shares = g[i], p[i]
         for j in range(here.size):

@@ -1,7 +1,7 @@
 """The ops of `cells`, compiled (Numba, optional).
 
-Each is several short loops over a row, which lies in the nearest cache: a compiler makes vector instructions
-of a loop only where few arrays could be the same memory as what it writes.
+Each op runs several short loops over a row, which lies in the nearest cache. A compiler makes vector
+instructions of a loop only if few arrays could overlap the array that the loop writes.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from distbp.machine.structures import address_of, floats, stack
 from distbp.machine.vectors import largest
 from distbp.nn.ops.rows import double, flat, real, single
 
-MOST = 4096  # numbers that are counted at a time
+MOST = 4096  # columns that are counted at a time
 ROOM = 4 * MOST
 
 
@@ -25,7 +25,7 @@ def bound(row: int, spaces: int, rows: int) -> None:
 
 
 def live_rows(row: int, spaces: int, rows: int) -> None:
-    """Counts a stretch of columns at a time: those of a number that is not flat."""
+    """Counts a stretch of at most MOST columns at a time. Short rows are joined into one longer row."""
     y, kept, total = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), double(row, spaces, rows, 2)
     a, b, c, d = (
         np.float32(real(row, 0)),
@@ -51,6 +51,6 @@ def live_rows(row: int, spaces: int, rows: int) -> None:
                 for j in range(some):
                     v = y[index(first + j)]
                     live[j] += one if v >= a and v <= b and kept[index(first + j)] >= few else zero
-        for first in range(0, count, columns):  # `begin` is 0 where there are several
+        for first in range(0, count, columns):  # `begin` is 0 if rows are joined
             for j in range(smaller(columns, count - first)):
                 total[0, index(begin + j)] += live[index(first + j)]

@@ -37,7 +37,7 @@ def enter_row(row: int, spaces: int, rows: int) -> None:
     for i in range(cells.shape[0]):
         number = smaller(
             larger(int(cells[i, column]), 0), table.shape[0] - 1
-        )  # in the table, whatever came in
+        )  # inside the table for any number
         for j in range(table.shape[1]):
             out[i, index(first + j)] = table[number, j]
 

@@ -15,9 +15,9 @@ from distbp.machine.window_sums import BYTES, MOST, VECTORS, sum_places, sum_win
 from distbp.nn.ops.loops_windows import windows_of
 from distbp.nn.ops.rows import flat, single
 
-PLACES = 128  # of rows that are added up at a time: they stay in the nearest cache
-# Numbers of a panel whose sums are added to those of other windows, and its vectors. Windows overlap, so the
-# order of these additions depends on it.
+PLACES = 128  # places whose gradients are added up at a time, so that they stay in the nearest cache
+# The width of a panel in numbers and in vectors, if its sums are added to those of other windows. Windows
+# overlap, so the order of these additions depends on the width.
 ADDED = 16
 ADDED_VECTORS = ADDED // LANES
 
@@ -26,8 +26,8 @@ _ZERO = np.float32(0)
 
 @inner
 def _position(term: int, terms: int, unit: int, units: int, most: int) -> int:
-    """Of a term and a unit in the panels, which lie one behind the other. terms, units: how many. most: the
-    vectors of a panel."""
+    """The place of the weight of a term and a unit in the panels, which lie one after the other. terms,
+    units: the numbers of both. most: the most vectors of a panel."""
     vectors = (units + LANES - 1) // LANES
     first = unit // (most * LANES) * most
     wide = LANES * smaller(most, vectors - first)
@@ -36,7 +36,7 @@ def _position(term: int, terms: int, unit: int, units: int, most: int) -> int:
 
 @inner
 def _padded(w: Any) -> Any:
-    """Height and width of an image with its padding."""
+    """The height and width of an image with its padding."""
     height = (w.out_height - 1) * w.stride_down + (w.kernel_height - 1) * w.dilation_down + 1
     width = (w.out_width - 1) * w.stride_right + (w.kernel_width - 1) * w.dilation_right + 1
     return larger(height, w.top + w.height), larger(width, w.left + w.width)
@@ -44,7 +44,8 @@ def _padded(w: Any) -> Any:
 
 @inner
 def _copy_image(x: Array, at: int, height: int, wide: int, out: Array, to: int, pitch: int) -> None:
-    """Rows of `wide` numbers that follow each other from x[at] on, to rows that begin `pitch` apart."""
+    """Copies `height` rows of `wide` numbers. They lie one after the other from x[at] on; in `out`, from
+    out[to] on, they begin `pitch` apart."""
     for i in range(height):
         for j in range(wide):
             out[index(to + i * pitch + j)] = x[index(at + i * wide + j)]
@@ -52,8 +53,8 @@ def _copy_image(x: Array, at: int, height: int, wide: int, out: Array, to: int, 
 
 @inner
 def _runs(w: Any, width: int) -> Any:
-    """The runs of a window: where they begin (bytes, int64), and the terms of each. width: of a padded
-    image."""
+    """The runs of a window, stretches of terms that lie side by side. Returns the byte offsets at which they
+    begin (int64), and the number of terms of each. width: of a padded image."""
     if w.looked_at == w.channels and w.dilation_right == 1:
         runs = np.empty(w.kernel_height, np.int64)
         for i in range(w.kernel_height):
@@ -73,8 +74,9 @@ def _sum_rows(
     panels: Array, panel: int, starts: Array, start: int, to: Array, place: int, to_down: int, to_step: int,
     units: int, add: int,
 ) -> None:  # fmt: skip
-    """The sums of rows of places of one image. at, panel, start, place: where they begin in their arrays;
-    steps are elements. add: whether they are added to what is there."""
+    """Computes the sums of `rows` rows of `places` places of one image (see `window_sums.sum_windows`). at,
+    panel, start, place: the first elements in source, panels, starts and to. down, step, to_down, to_step:
+    the elements from one row or place to the next. add: if not 0, sums are added to the values in `to`."""
     count, vectors, wide = runs.size, (units + LANES - 1) // LANES, ADDED_VECTORS if add else VECTORS
     weights, sums_start = address_of(panels) + 4 * panel, address_of(starts) + 4 * start
     for first in range(0, vectors, wide):
@@ -98,7 +100,7 @@ def _sum_rows(
 
 @inner
 def _room(size: int) -> Any:
-    """Zeros, and where in them a cache line begins."""
+    """An array of zeros, and the place in it at which a cache line begins, with `size` elements behind."""
     room = np.zeros(size + LANES, np.float32)
     return room, -address_of(room) % BYTES // 4
 
@@ -174,8 +176,9 @@ def _add_places(
     source: Array, at: int, down: int, step: int, dz: Array, place: int, wide: int, every: int, rows: int,
     places: int, runs: Array, terms: int, sums: Array, to: int, units: int,
 ) -> None:  # fmt: skip
-    """Adds the sums over rows of places to the panels `sums`. at, place, to: where they begin in their
-    arrays; steps are elements."""
+    """Adds the sums over `rows` rows of `places` places to the panels `sums` (see `window_sums.sum_places`).
+    at, place, to: the first elements in source, dz and sums. down, step, wide, every: the elements from one
+    row or place to the next in source and in dz."""
     vectors, turns = (units + LANES - 1) // LANES, turns_of(terms)
     there = address_of(sums) + 4 * to
     for first in range(0, vectors, VECTORS):

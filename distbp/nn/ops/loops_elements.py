@@ -75,7 +75,7 @@ def fill(row: int, spaces: int, rows: int) -> None:
 
 @emits(types.uint64, types.uint64, types.uint64)
 def _high_product(builder: Any, a: Any, b: Any) -> Any:
-    """The upper 64 bits of the product of two unsigned whole numbers of 64 bits."""
+    """The upper 64 bits of the product of two uint64 numbers."""
     wide = ir.IntType(128)
     product = builder.mul(builder.zext(a, wide), builder.zext(b, wide))
     return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
@@ -100,7 +100,7 @@ def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
 
 
 def dropout(row: int, spaces: int, rows: int) -> None:
-    """The bits are those of NumPy's Philox at the same position: word n of the stream is word n % 4 at
+    """Draws the bits that NumPy's Philox draws at the same position: word n of the stream is word n % 4 at
     counter n // 4 + 1."""
     position = labels(row, spaces, rows, 0)
     x, factors = flat(row, spaces, rows, 1), flat(row, spaces, rows, 2)

@@ -39,7 +39,7 @@ def take_last(row: int, spaces: int, rows: int) -> None:
     count = out.shape[0]
     steps = a.shape[0] // larger(1, count)
     for i in range(count):
-        end = smaller(np.int64(ends[i, 0]), steps)  # never outside, whatever came in
+        end = smaller(np.int64(ends[i, 0]), steps)  # inside the steps for any length
         if end > 0:
             for j in range(out.shape[1]):
                 out[i, j] = a[(end - 1) * count + i, j]

@@ -111,7 +111,7 @@ def poisson_log(row: int, spaces: int, rows: int) -> None:
     d, losses = flat(row, spaces, rows, 2), flat(row, spaces, rows, 3)
     factor = np.float32(real(row, 1))
     for i in range(y.size):
-        rate = np.exp(y[i])  # that of `vector_math` ends at e^88
+        rate = np.exp(y[i])  # `vector_math.exp` is exact only up to e^88
         losses[i] = rate - t[i] * y[i]
         d[i] = (rate - t[i]) * factor
 
@@ -133,7 +133,7 @@ def sigmoid_cross_entropy(row: int, spaces: int, rows: int) -> None:
     for i in range(y.size):
         z = y[i]
         small = vector_math.exp(-np.abs(z))
-        h = _HALF + np.copysign(_HALF, z) - t[i]  # by the sign, as below: of -0, too
+        h = _HALF + np.copysign(_HALF, z) - t[i]  # by the sign bit, as below; so -0 counts as negative
         losses[i] = vector_math.log1p(small) + z * h
         d[i] = (h - np.copysign(small / (_ONE + small), z)) * factor
 
@@ -165,7 +165,7 @@ def softmax_cross_entropy(row: int, spaces: int, rows: int) -> None:
             for j in range(classes):
                 part += d[i, j]
             losses[i] -= np.float32(smoothing / classes * part)
-    shifted = flat(row, spaces, rows, 2)  # one long loop: rows may be shorter than a vector register
+    shifted = flat(row, spaces, rows, 2)  # for one long loop: rows may be shorter than a vector register
     for i in range(shifted.size):
         shifted[i] = vector_math.exp(shifted[i])
     for i in range(z.shape[0]):

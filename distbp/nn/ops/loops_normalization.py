@@ -98,8 +98,8 @@ def _parameters(dy: Array, n: Array, d_scale: Array, d_shift: Array) -> None:
 
 @inner
 def lane_sum(values: Array) -> float:
-    """The sum of a row, in eight sums that are added one after the other. They have names, so that they stay
-    in a register."""
+    """The sum of a row: eight partial sums, which are then added one after the other. They are separate
+    variables, so that they stay in a register."""
     most = values.size - values.size % 8
     a = b = c = d = e = f = g = h = np.float32(0)
     for j in range(0, most, 8):

@@ -15,9 +15,7 @@ def gather_rows(row: int, spaces: int, rows: int) -> None:
     number, taken = 0, out.shape[0] // larger(1, ids.shape[0])
     for i in range(ids.shape[0]):
         for k in range(taken):
-            source = smaller(
-                larger(ids[i, k], 0), table.shape[0] - 1
-            )  # never outside of the table, whatever came in
+            source = smaller(larger(ids[i, k], 0), table.shape[0] - 1)  # inside the table for any id
             for j in range(table.shape[1]):
                 out[number, j] = table[source, j]
             number += 1

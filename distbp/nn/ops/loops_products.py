@@ -18,8 +18,7 @@ from distbp.machine.structures import address_of, word
 from distbp.machine.vectors import clear
 from distbp.nn.ops.rows import PRODUCTS, single, whole
 
-# NumPy's numbers, and so those of arguments that are not constants: `multiply` is compiled once for all its
-# callers.
+# NumPy integers are not constants for Numba, so `multiply` is compiled only once for all its callers.
 PLAIN, TRANSPOSED = np.int64(_PLAIN), np.int64(_TRANSPOSED)
 
 
@@ -39,9 +38,10 @@ def multiply(
     c: int,
     ldc: int,
 ) -> None:
-    """c (m, n) <- op(a) op(b) + kept * c, of float32 matrices by their addresses; by the functions in the
-    table of spaces. A product that is cut (`strips_of`) is computed strip by strip: some rows of c, or, where
-    the left matrix is transposed, some of the terms."""
+    """c (m, n) <- op(a) op(b) + kept * c, by the functions in the table of spaces. a, b, c: addresses of
+    float32 matrices; lda, ldb, ldc: the elements from one row to the next; k: the number of terms; left,
+    right: PLAIN or TRANSPOSED. A product that is cut (`strips_of`) is computed strip by strip. A strip is
+    some rows of c, or some of the terms if the left matrix is transposed."""
     compact()
     at = spaces + 8 * PRODUCTS
     large, small, own, least = word(at), word(at + 8), word(at + 16), word(at + 24)
@@ -51,7 +51,7 @@ def multiply(
     function = small if size <= SMALL or strips > 1 else large
     if direct != 0 and is_direct(right == TRANSPOSED, m, n, k, strips):
         function = direct
-    # OpenBLAS takes its time to read a right operand by columns.
+    # OpenBLAS is slow with a transposed right operand.
     elif strips == 1 and (size > SMALL or right == TRANSPOSED):
         ours = own != 0 and kept == 0 and smaller(smaller(m, n), k) >= least and k <= MOST_TERMS
         function = own if ours else function
@@ -109,8 +109,8 @@ def weight_gradient(
     end: int,
     out: int,
 ) -> None:
-    """Columns [begin, end) of a (rows, units), transposed, times b (rows, features), to the address `out`; of
-    no rows this is 0."""
+    """out (end - begin, features) <- the columns [begin, end) of a (rows, units), transposed, times b (rows,
+    features); 0 if there are no rows. a, b, out: addresses. If `kept` is 1, the product is added."""
     compact()
     count, first = end - begin, a + 4 * begin
     if rows == 0 and not kept:
@@ -132,7 +132,8 @@ def tn(row: int, spaces: int, rows: int) -> None:
 
 @inner
 def deferred_part(row: int, spaces: int, rows: int, begin: int, end: int, out: int) -> None:
-    """Units [begin, end) of the product of a row of the tape, to the address `out`."""
+    """Computes the units [begin, end) of a deferred product. row: address of the op's row of the tape. out:
+    address of the result, (end - begin, features)."""
     a, b, kept = single(row, spaces, rows, 0), single(row, spaces, rows, 1), np.int64(0)
     units, features = a.shape[1], b.shape[1]
     weight_gradient(spaces, a.shape[0], address_of(a), units, address_of(b), features, kept, begin, end, out)

@@ -29,7 +29,8 @@ def windows_of(row: int) -> Any:
 
 @inner
 def _extent(place: int, stride: int, before: int, kernel: int, dilation: int, size: int) -> Any:
-    """Of a window along one axis: where its first term inside of the image is, and how many are inside."""
+    """For a window along one axis: the place of its first number inside of the image, and the count of those
+    inside."""
     start = place * stride - before
     first = smaller(kernel, larger(0, (-start + dilation - 1) // dilation))
     stop = larger(first, smaller(kernel, (size - start + dilation - 1) // dilation))
@@ -95,7 +96,7 @@ def max_pool_backward(row: int, spaces: int, rows: int) -> None:
     shared = int(
         w.stride_down <= (w.kernel_height - 1) * w.dilation_down
         or w.stride_right <= (w.kernel_width - 1) * w.dilation_right
-    )  # whether a number may stand in several windows
+    )  # whether windows overlap
     d = address_of(dy)
     for n in range(single(row, spaces, rows, 0).shape[0]):
         for p in range(w.out_height):

@@ -1,11 +1,11 @@
-"""Losses as ops: (y, targets, d, losses), and what adds them up.
+"""Losses as ops, (y, targets, d, losses), and ops that add up losses.
 
-y: (rows, outputs), what the last layer gives. targets: int64 labels (rows, 1), or values of the network's
-dtype (rows, outputs). losses <- the loss of each output (of labels: of each row, (rows, 1)), without the
-loss factor. d <- the gradient of the sum of the rows' losses with respect to y. Weights of the rows come in
-where losses are added up.
+y: the outputs of the network, (rows, outputs). targets: int64 labels (rows, 1), or values (rows, outputs) in
+the network's dtype. losses <- the loss of each output, (rows, outputs), or for labels the loss of each row,
+(rows, 1), without the loss factor. d <- the gradient of the sum of the rows' losses with respect to y.
+`add_losses` applies the weights of the rows.
 
-real: (loss factor, gradient factor, ...): what a formula's loss and gradient are multiplied by.
+real: (loss factor, gradient factor, ...), by which a formula's loss and derivative are multiplied.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 from distbp.core.arrays import Array
 from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
-# PyTorch's bounds (see BCELoss): no logarithm under -100, no division by less than 1e-12.
+# PyTorch's bounds (see BCELoss): no logarithm is below -100, no divisor below 1e-12.
 LOWEST_LOG = -100.0
 SMALLEST_DIVISOR = 1e-12
 POISSON_EPSILON = 1e-8  # keeps log(y) and 1 / y finite at y = 0; PyTorch's default
 
-Formula = Callable[[Array, Array, Real], tuple[Array, Array]]  # (y, t, real) -> losses, derivative
+Formula = Callable[[Array, Array, Real], tuple[Array, Array]]  # from (y, t, real) to (losses, derivative)
 
 
 def _elementwise(formula: Formula) -> Callable[..., None]:
@@ -36,8 +36,8 @@ def _elementwise(formula: Formula) -> Callable[..., None]:
 def _add_losses(
     losses: Array, weights: Array, d: Array, loss: Array, weight: Array, whole: Whole, real: Real
 ) -> None:
-    """loss += the weighted sum of the losses, times real[0]; weight += the sum of the weights; d <- d times
-    the weights."""
+    """loss (1, 1) += the weighted sum of the losses, times real[0]; weight (1, 1) += the sum of the weights;
+    d <- d times the weights, (rows, 1). If weights are absent, all are 1."""
     rows = losses.sum(axis=1, dtype=np.float64)
     if len(weights):
         rows = rows * weights[:, 0]
@@ -47,13 +47,14 @@ def _add_losses(
 
 
 def _join_loss(own: Array, total: Array, d: Array, whole: Whole, real: Real) -> None:
-    """Of one output of several: total += its loss sum times real[0], its factor; d <- d times the factor."""
+    """Joins the loss of one of several outputs, with the factor real[0]: total (1, 1) += own (1, 1), its loss
+    sum, times the factor; d <- d times the factor."""
     total[0, 0] += real[0] * own[0, 0]
     np.multiply(d, d.dtype.type(real[0]), out=d)
 
 
 def _take_labels(targets: Array, labels: Array, whole: Whole, real: Real) -> None:
-    """labels <- the whole numbers in column whole[0] of the targets."""
+    """labels (rows, 1), int64 <- column whole[0] of the targets (rows, columns)."""
     labels[:, 0] = targets[:, whole[0]]
 
 
@@ -66,8 +67,8 @@ def _absolute(y: Array, t: Array, real: Real) -> tuple[Array, Array]:
 
 
 def _huber(y: Array, t: Array, real: Real) -> tuple[Array, Array]:
-    """With e = y - t and c = e clipped to +-delta (real[2]), both branches are c (2e - c) / 2; twice that
-    here."""
+    """With e = y - t and c = e clipped to +-delta (real[2]), both branches of the loss are c (2e - c) / 2.
+    Returns twice the loss; the loss factor divides by 2."""
     e, delta = y - t, y.dtype.type(real[2])
     c = np.minimum(np.maximum(e, -delta), delta)
     return c * (2 * e - c), c
@@ -89,14 +90,14 @@ def _perceptron(z: Array, t: Array, real: Real) -> tuple[Array, Array]:
 
 
 def _sigmoid_cross_entropy(z: Array, t: Array, real: Real) -> tuple[Array, Array]:
-    """-t log s(z) - (1 - t) log(1 - s(z)); derivative s(z) - t.
+    """-t log s(z) - (1 - t) log(1 - s(z)), with the logistic function s; derivative s(z) - t.
 
-    With h = 1 for z >= 0, else 0, and the tail q = s(-|z|), the derivative is (h - t) - q for z >= 0, else
-    (h - t) + q, and the loss log(1 + exp(-|z|)) + z (h - t), both terms at least 0. Neither overflows nor
-    loses digits near 0.
+    With h = 1 for z >= 0, else 0, and q = s(-|z|), the derivative is (h - t) - q for z >= 0, else
+    (h - t) + q. The loss is log(1 + exp(-|z|)) + z (h - t), where both terms are at least 0. Neither formula
+    overflows or loses digits near 0.
     """
     small = np.exp(-np.abs(z))
-    h = 0.5 + np.copysign(0.5, z) - t  # by the sign, as below: of -0, too
+    h = 0.5 + np.copysign(0.5, z) - t  # by the sign bit, as below; so -0 counts as negative
     return np.log1p(small) + z * h, h - np.copysign(small / (1 + small), z)
 
 
@@ -114,8 +115,8 @@ def y_type(like: Array, value: float) -> Array:
 def _softmax_cross_entropy(
     z: Array, labels: Array, d: Array, losses: Array, whole: Whole, real: Real
 ) -> None:
-    """-log softmax(z) at the label. real[2]: the share s of the target that is spread over all classes; the
-    target is (1 - s) onehot + s / classes (Szegedy et al., 2016)."""
+    """-log softmax(z) at the label; derivative softmax(z) - target. real[2]: the share s of the target that
+    is spread over all classes: the target is (1 - s) onehot + s / classes (Szegedy et al., 2016)."""
     row, label = np.arange(len(z)), labels[:, 0]
     on, off = y_type(z, 1 - real[2]), y_type(z, real[2] / z.shape[1])
     shifted = z - z.max(axis=1, keepdims=True)  # so that exp cannot overflow

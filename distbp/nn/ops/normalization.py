@@ -1,8 +1,13 @@
 """Batch and layer normalization: y = scale * n + shift, with n = (x - mean) / sqrt(variance + epsilon).
 
-With g = dy * scale, the gradient is dx = (g - average(g) - n * average(g * n)) / sqrt(variance + epsilon),
-averaged over what the statistics are taken over (Ioffe and Szegedy, ICML 2015, section 3). The variance is
-the biased one. real: (epsilon,).
+With g = dy * scale, the gradient is dx = (g - average(g) - n * average(g * n)) / sqrt(variance + epsilon).
+Averages run over the same numbers as mean and variance (Ioffe and Szegedy, ICML 2015, section 3). The
+variance is biased.
+
+    x, n, y, dy, dx                 (rows, features); n is kept for the backward pass
+    scale, shift, d_scale, d_shift  (1, features)
+    root                            sqrt(variance + epsilon), kept for the backward pass
+    real                            (epsilon,)
 """
 
 from __future__ import annotations
@@ -19,10 +24,10 @@ def _batch(
     x: Array, scale: Array, shift: Array, n: Array, root: Array, y: Array, mean: Array, variance: Array,
     whole: Whole, real: Real,
 ) -> None:  # fmt: skip
-    """Over the rows of x. mean, variance: what this slice gives to the running statistics, times its samples.
+    """Normalizes each column over the rows of x. mean, variance (1, features) <- the statistics of this slice
+    times its samples, for the running statistics; this variance is unbiased. root: (1, features).
 
-    whole[0]: matrix rows for each sample. The running variance is the unbiased one. A slice of one sample
-    says nothing of a variance and gives nothing.
+    whole[0]: matrix rows for each sample. A slice of one sample has no unbiased variance and contributes 0.
     """
     count = len(x)
     samples = count // whole[0]
@@ -40,7 +45,7 @@ def _batch(
 def _batch_running(
     x: Array, scale: Array, shift: Array, mean: Array, variance: Array, y: Array, whole: Whole, real: Real
 ) -> None:
-    """With the running statistics."""
+    """Normalizes with the running statistics. mean, variance: (1, features)."""
     np.subtract(x, mean, out=y)
     np.multiply(y, scale / np.sqrt(variance + x.dtype.type(real[0])), out=y)
     np.add(y, shift, out=y)
@@ -61,7 +66,7 @@ def _batch_backward(
 def _layer(
     x: Array, scale: Array, shift: Array, n: Array, root: Array, y: Array, whole: Whole, real: Real
 ) -> None:
-    """Over the columns of x. root: (rows, 1)."""
+    """Normalizes each row over the columns of x. root: (rows, 1)."""
     features = x.dtype.type(x.shape[1])
     np.subtract(x, np.add.reduce(x, axis=1, keepdims=True) / features, out=n)
     np.sqrt(np.add.reduce(n * n, axis=1, keepdims=True) / features + x.dtype.type(real[0]), out=root)

@@ -1,4 +1,4 @@
-"""Cosines of numbers, and the numbers that they become (see `distbp.nn.layers.periodic`)."""
+"""Periodic embeddings: linear functions of cosines of numbers (see `distbp.nn.layers.periodic`)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def _periodic(
     x: Array, frequency: Array, phase: Array, weight: Array, bias: Array, y: Array, kept: Array,
     whole: Whole, real: Real,
 ) -> None:  # fmt: skip
-    """For each of n numbers, columns of x from whole[0] on: d columns of y, from whole[1] on, <- W cos(2 pi
-    f x + phase) + bias.
+    """For each of n numbers x, in columns of `x` from whole[0] on, writes d columns of y, from whole[1] on:
+    W cos(2 pi f x + phase) + bias.
 
-    frequency, phase: (n, k); weight: (n d, k); bias: (n, d); kept (rows, 2 n k): of each number its k
-    cosines, then its k sines. y may be x, where these columns are others."""
+    frequency, phase: (n, k); weight: (n d, k); bias: (n, d). kept (rows, 2 n k) <- for each number, its k
+    cosines, then its k sines. y may be x if the columns do not overlap."""
     (n, k), d = frequency.shape, bias.shape[1]
     column, first = whole[:2]
     turn = x.dtype.type(2 * math.pi)
@@ -34,8 +34,8 @@ def _periodic_backward(
     x: Array, frequency: Array, weight: Array, kept: Array, dy: Array,
     dfrequency: Array, dphase: Array, dweight: Array, dbias: Array, dx: Array, whole: Whole, real: Real,
 ) -> None:  # fmt: skip
-    """The gradients of the four tensors, from columns of dy from whole[1] on. dx (rows, n), where it is
-    there: those of the numbers are added."""
+    """Writes the gradients of the four tensors, from columns of dy from whole[1] on. If dx (rows, n) is not
+    absent, adds the gradients of the numbers to it."""
     (n, k), d = frequency.shape, dbias.shape[1]
     column, first = whole[:2]
     turn = x.dtype.type(2 * math.pi)

@@ -1,4 +1,4 @@
-"""Rows of a table by their numbers, and the way back."""
+"""Rows of a table by their numbers, and the gradient of the table."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 
 def _gather_rows(ids: Array, table: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out <- the rows of the table with the numbers `ids` (int64, all in the table), one after the other. Of
-    each row of ids as many are taken as `out` has rows for."""
+    """out <- the rows of `table` (entries, columns) with the numbers `ids` (rows, n), int64, one after the
+    other. With out (rows * k, columns), the first k ids of each row count. Ids outside of the table are
+    clipped."""
     np.take(table, _taken(ids, out), axis=0, out=out, mode="clip")
 
 
 def _scatter_add_rows(ids: Array, d: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out <- 0, then each row of d is added to the row of `out` with its number."""
+    """out (entries, columns) <- 0; then each row of d is added to the row of `out` that its id names. ids:
+    as in `gather_rows`."""
     out.fill(0)
     np.add.at(out, np.clip(_taken(ids, d), 0, len(out) - 1), d)
 

@@ -1,4 +1,4 @@
-"""Matrix products, and sums over rows. `whole`: (1,) where the product is added to `out`, else (0,)."""
+"""Matrix products, and sums over rows. whole[0]: 1 if the result is added to `out`, else 0."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _nn(a: Array, b: Array, out: Array, whole: Whole, real: Real) -> None:
 def _tn(a: Array, b: Array, out: Array, whole: Whole, real: Real) -> None:
     """out <- a^T b: the gradient of the weights, dz^T x. The only product that may be deferred.
 
-    whole[1]: of how many of its rows a part of `out` has that is computed at a time."""
+    whole[1]: the number of rows of `out` that one product computes."""
     _put(out, whole, a.T, b)
 
 
@@ -35,7 +35,7 @@ def _put(out: Array, whole: Whole, a: Array, b: Array) -> None:
 
 
 def _transpose(a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out <- a^T."""
+    """out (columns, rows) <- a^T."""
     np.copyto(out, a.T)
 
 

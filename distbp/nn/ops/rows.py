@@ -1,13 +1,14 @@
-"""How compiled ops read their row of the tape (Numba, optional).
+"""The functions by which a compiled op reads its row of the tape (Numba, optional).
 
 A compiled op is a function of three whole numbers: the address of its row, the address of the table of
-spaces, and the number of rows in the slice. A row is WORDS words of 8 bytes, then OPERAND for each operand:
+spaces, and the number of rows in the slice. A row of the tape is WORDS words of 8 bytes, then OPERAND words
+for each operand:
 
-    whole numbers (WHOLE of them), real numbers (REAL of them), when it runs (see `distbp.nn.tape.Row`),
-    the address of the compiled op that it calls (see `distbp.nn.ops.base.Op`)
-    for each operand: space, start, columns, times, plus, per row, most (see `distbp.nn.tape.Ref`)
+    WHOLE whole numbers, REAL real numbers, `when` (see `distbp.nn.tape.Row`), and the address of the compiled
+    op that it calls (see `distbp.nn.ops.base.Op.calls`)
+    for each operand: space, start, columns, times, plus, per_row, most (see `distbp.nn.tape.Ref`)
 
-The table of spaces holds the address of each space, and behind them the words of `distbp.machine.blas.Gemm`.
+The table of spaces holds the address of each space, then the words of `distbp.machine.blas.Gemm`.
 """
 
 from __future__ import annotations
@@ -26,26 +27,27 @@ from distbp.nn.ops.base import REAL, WHOLE
 WORDS, OPERAND = WHOLE + REAL + 2, 7
 WHEN, CALLED = WHOLE + REAL, WHOLE + REAL + 1
 SPACES = 11
-POSITION, LONGEST = 7, 5  # the space that says how many steps the longest row has, and where
-PRODUCTS = SPACES  # where the words of the products begin in the table of spaces
+POSITION, LONGEST = 7, 5  # the space with the steps of the longest row, and their place in it
+PRODUCTS = SPACES  # the place in the table of spaces at which the words of `Gemm` begin
 
 _signature = types.void(types.int64, types.int64, types.int64)
 
 
-@functools.cache  # keeps what was compiled as long as its address may be used
+@functools.cache  # keeps the compiled function alive as long as its address may be used
 def compiled(function: Any) -> Any:
-    """Compiles a function of three whole numbers, such as (row, spaces, rows) of an op, unless a process has
-    kept it. Compiled code calls its `address`; Python calls its `ctypes`, without the GIL."""
+    """Compiles a function of three whole numbers, such as (row, spaces, rows) of an op; waits. Loads the code
+    if a process has kept it. Compiled code calls the result by `address`, Python by `ctypes`, without the
+    GIL."""
     return callback(_signature, function)
 
 
 def _literal(number: Any) -> int:
-    """The value of an argument that is written as a number in the code of an op."""
+    """The value of an argument that is a literal in the code of an op."""
     return int(number.literal_value)
 
 
 def _reader(kind: Any, bits: ir.Type, first: int) -> Any:
-    """An intrinsic (row, number): a number of the row; the first one is word `first`."""
+    """An intrinsic (row, number), which returns word `first + number` of a row as a `kind`."""
 
     def read(context: Any, row: Any, number: Any) -> Any:
         if not isinstance(number, types.IntegerLiteral):
@@ -60,8 +62,9 @@ def _reader(kind: Any, bits: ir.Type, first: int) -> Any:
 
 
 def _left_out(builder: Any, row: Any, spaces: Any, most: Any) -> Any:
-    """How many of `most` steps no row of the slice has; 0 where `most` is. Code without a branch reads a
-    word in any case. Where `most` is 0 there may be no position, so it reads the row."""
+    """Emits the number of steps, out of `most`, that no row of the slice has; 0 if `most` is 0. The code has
+    no branch, so it always reads a word. If `most` is 0 there may be no space POSITION; then it reads a word
+    of the row."""
     nothing = ir.Constant(WORD, 0)
     cut = builder.icmp_signed(">", most, nothing)
     position = builder.select(cut, load(builder, spaces, POSITION), row)
@@ -70,7 +73,8 @@ def _left_out(builder: Any, row: Any, spaces: Any, most: Any) -> Any:
 
 
 def _viewer(kind: Any, axes: int) -> Any:
-    """An intrinsic (row, spaces, rows, number): an operand as a matrix; its elements where `axes` is 1."""
+    """An intrinsic (row, spaces, rows, number), which returns an operand: a matrix if `axes` is 2, a vector
+    of all its elements if `axes` is 1."""
     array_type, size = types.Array(kind, axes, "C"), kind.bitwidth // 8
 
     def view(context: Any, row: Any, spaces: Any, rows: Any, number: Any) -> Any:
@@ -109,13 +113,13 @@ def call_op(builder: Any, address: Any, row: Any, spaces: Any, rows: Any) -> Non
 
 @emits(types.void, *[types.int64] * 3)
 def call_other(builder: Any, row: Any, spaces: Any, rows: Any) -> None:
-    """Calls the op that the row names (`Op.calls`), with the operands of the row."""
+    """Calls the op whose address is in the row (`Op.calls`), with the operands of the row."""
     call_at(builder, ir.VoidType(), load(builder, row, CALLED), [row, spaces, rows])
 
 
 @inner
 def runs(row: int, spaces: int) -> bool:
-    """Whether an op runs on this slice, as `distbp.nn.tape.Row` says."""
+    """Whether an op runs on this slice (see `distbp.nn.tape.Row`)."""
     when = word(row + 8 * WHEN)
     if when == 0:
         return True

@@ -1,4 +1,4 @@
-"""One number for each column, or for all: factors, and mixtures of two matrices."""
+"""Matrices times one factor, or times one factor for each column; and mixtures of two matrices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _times(a: Array, out: Array, whole: Whole, real: Real) -> None:
 
 
 def _multiply_row(a: Array, row: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out <- a * row, each row of a times the one of `row` (1, columns); `out` may be `a`."""
+    """out <- a * row: each row of a, times `row` (1, columns); `out` may be `a`."""
     np.multiply(a, row, out=out)
 
 
@@ -31,7 +31,8 @@ def _blend(a: Array, b: Array, share: Array, out: Array, whole: Whole, real: Rea
 def _blend_backward(
     a: Array, b: Array, share: Array, d: Array, db: Array, dshare: Array, whole: Whole, real: Real
 ) -> None:
-    """dshare <- the sum over the rows of d (b - a); db <- d * share; d <- d - db, the gradient of a."""
+    """d: the gradient of `blend`'s output. dshare (1, columns) <- the sum over the rows of d (b - a);
+    db <- d * share, the gradient of b; d <- d - db, the gradient of a."""
     np.add.reduce(d * (b - a), axis=0, keepdims=True, out=dshare)
     np.multiply(d, share, out=db)
     np.subtract(d, db, out=d)

@@ -1,8 +1,9 @@
-"""Pooling over windows of images, and images from channels first to channels last and back.
+"""Pooling over windows of images, and changes between the layouts channels first and channels last.
 
 An image is a sample of (height, width, channels) numbers: the channels of a place lie side by side. The whole
-numbers of an op are those of a `Windows`. A window at place (i, j) of the output begins at row
-i * stride - top and column j * stride - left of the image; what lies outside of it is padding.
+numbers of a pooling op are those of a `Windows`. The window at place (i, j) of the output begins at row
+i * stride_down - top and column j * stride_right - left of the image. Numbers outside of the image are
+padding. Operands of pooling have one row for each image.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 
 class Windows(NamedTuple):
-    """Sizes are (vertical, horizontal); `looked_at`: how many channels a filter looks at; `out`: how many
-    windows there are."""
+    """The sizes of images and windows. `looked_at`: the number of channels in a filter. `stride`, `dilation`:
+    in numbers of the image. `top`, `left`: padding. `out_height`, `out_width`: the number of windows."""
 
     channels: int
     height: int
@@ -37,17 +38,17 @@ class Windows(NamedTuple):
 
     @property
     def places(self) -> int:
-        """Windows in an image."""
+        """The number of windows in an image."""
         return self.out_height * self.out_width
 
     @property
     def terms(self) -> int:
-        """Numbers that a filter looks at in a window."""
+        """The number of weights of a filter."""
         return self.looked_at * self.kernel_height * self.kernel_width
 
 
 def padded(x: Array, w: Windows, value: float = 0.0) -> Array:
-    """All images, (rows, height, width, channels), with padding on all sides."""
+    """The images x with padding on all sides, filled with `value`: (rows, height, width, channels)."""
     height = (w.out_height - 1) * w.stride_down + (w.kernel_height - 1) * w.dilation_down + 1
     width = (w.out_width - 1) * w.stride_right + (w.kernel_width - 1) * w.dilation_right + 1
     size = max(height, w.top + w.height), max(width, w.left + w.width)
@@ -57,12 +58,13 @@ def padded(x: Array, w: Windows, value: float = 0.0) -> Array:
 
 
 def inside(images: Array, w: Windows) -> Array:
-    """The view of the images in what `padded` gives."""
+    """A view of the images without their padding. images: the result of `padded`."""
     return images[:, w.top : w.top + w.height, w.left : w.left + w.width]
 
 
 def terms(w: Windows) -> Iterator[tuple[slice, slice]]:
-    """For each number of a window, row by row, where in padded images it stands of all windows."""
+    """Yields, for each number of a window, row by row, the rows and columns of padded images at which it
+    stands in all windows."""
     for i in range(w.kernel_height):
         for j in range(w.kernel_width):
             down, right = i * w.dilation_down, j * w.dilation_right
@@ -72,14 +74,15 @@ def terms(w: Windows) -> Iterator[tuple[slice, slice]]:
 
 
 def stacked(x: Array, w: Windows, value: float = 0.0) -> Array:
-    """(kernel_height * kernel_width, rows, out_height, out_width, channels): the numbers of every window."""
+    """The numbers of all windows: (kernel_height * kernel_width, rows, out_height, out_width, channels).
+    value: as in `padded`."""
     images = padded(x, w, value)
     return np.stack([images[:, rows, columns] for rows, columns in terms(w)])
 
 
 def spread(dx: Array, w: Windows, share: Callable[[int], Array]) -> None:
-    """dx <- for each number of the images, the sum over the windows that hold it, of what share(number) gives
-    for its number in them: (rows, out_height, out_width, channels)."""
+    """dx <- for each number of the images, the sum of its shares over the windows that hold it. share: from
+    the place of a number in a window to its shares, (rows, out_height, out_width, channels)."""
     images = np.zeros_like(padded(dx, w))
     for number, (rows, columns) in enumerate(terms(w)):
         images[:, rows, columns] += share(number)
@@ -103,13 +106,13 @@ def _places_of(matrix: Array, rows: int) -> Array:
 
 
 def _max_pool(x: Array, y: Array, whole: Whole, real: Real) -> None:
-    """y (rows, places * channels) <- the largest number of each window of each channel; NaN where one is
-    among them."""
+    """y (rows, places * channels) <- the largest number of each window of each channel; NaN if the window
+    holds one."""
     y[:] = stacked(x, Windows(*whole), -np.inf).max(axis=0).reshape(y.shape)
 
 
 def _max_pool_backward(x: Array, dy: Array, dx: Array, whole: Whole, real: Real) -> None:
-    """dx <- dy where the largest number of a window stands, the first one where several are equal; else 0."""
+    """dx <- the sum of dy over the windows in which a number is the largest (the first of equal ones)."""
     w = Windows(*whole)
     chosen = stacked(x, w, -np.inf).argmax(axis=0)
     d = dy.reshape(chosen.shape)
@@ -122,7 +125,7 @@ def _average_pool(x: Array, y: Array, whole: Whole, real: Real) -> None:
 
 
 def _average_pool_backward(dy: Array, dx: Array, whole: Whole, real: Real) -> None:
-    """dx <- the sum over the windows that hold a number, of dy times real[0]."""
+    """dx <- for each number of the images, the sum of dy * real[0] over the windows that hold it."""
     w = Windows(*whole)
     d = dy.reshape(len(dx), w.out_height, w.out_width, w.channels) * dy.dtype.type(real[0])
     spread(dx, w, lambda number: d)
