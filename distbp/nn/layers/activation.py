@@ -1,6 +1,6 @@
-"""Activations as layers: `{type: activation, function: relu}`, or by their own name, `{type: relu}`.
+"""Activations as layers: `{type: activation, function: relu}` or, with the same meaning, `{type: relu}`.
 
-Both mean the same; a dense layer's own `activation` is faster, as it is added in the same pass as the bias.
+The option `activation` of a dense layer is faster, because one pass adds the bias and applies the activation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from distbp.nn.tape import Ref
 
 
 def _channels(name: str) -> Channels:
-    return "either" if ACTIVATIONS[name].each_alone else "first"  # the others work along the last axis
+    return "either" if ACTIVATIONS[name].each_alone else "first"  # softmax needs the last axis in place
 
 
 def _lower(name: str, low: Lowering, x: Value) -> tuple[Value, Backward]:
@@ -73,7 +73,7 @@ def _layer_named_after(name: str) -> Any:
         frozen=True,
         kw_only=True,
     )
-    layer.__module__ = __name__  # pickle looks here, by the names below
+    layer.__module__ = __name__  # where pickle finds the layer, by its name below
     return layer
 
 

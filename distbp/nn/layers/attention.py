@@ -1,18 +1,18 @@
-"""Multi-head self-attention over steps: each step takes from the others what its query finds in their keys.
+"""Multi-head self-attention over steps: each step takes the steps' values, weighted by query times key.
 
-With x (steps, features), W_in of Q, K and V one below the other, and W_out:
+x is (steps, features). W_in holds the weights of Q, K and V, one below the other:
 
     Q, K, V = x W_in^T + b_in                          (steps, units) each, cut into heads of equal width
-    P = softmax(Q K^T / sqrt(units / heads)), of each head on its own
+    P = softmax(Q K^T / sqrt(units / heads))           for each head
     y = (P V) W_out^T + b_out                          the heads side by side
 
 (Vaswani et al., "Attention is all you need", NeurIPS 2017, section 3.2). Backward, with dm = dy W_out:
 
     dW_out = dy^T (P V),  db_out = sum of dy           over all steps of all samples
     dQ, dK, dV                                         from dm, by the op `attention_backward`
-    dW_in = (dQ, dK, dV)^T x,  db_in = their sum,  dx = (dQ, dK, dV) W_in
+    dW_in = (dQ, dK, dV)^T x,  db_in = sum of (dQ, dK, dV),  dx = (dQ, dK, dV) W_in
 
-P is kept for the backward pass, heads * steps^2 numbers of each sample.
+P is kept for the backward pass: heads * steps^2 numbers for each sample.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Attention(LayerFacts):
     and V of all heads are W_in x + b_in, and what the heads find goes through W_out. (steps, features) ->
     (steps, units).
 
-    As `torch.nn.MultiheadAttention(features, heads)` of an input with itself, whose parameters have the same
-    names and shapes. Of rows with lengths, no step attends to padding; one that attends to nothing finds 0.
-    Memory grows with heads * steps^2.
+    As `torch.nn.MultiheadAttention(features, heads)` of an input with itself. The parameters have the same
+    names and shapes. If rows have lengths, no step attends to padding; the heads give 0 at steps that attend
+    to nothing. Memory grows with heads * steps^2.
     """
 
     trains: ClassVar[bool] = True
@@ -112,13 +112,13 @@ class Attention(LayerFacts):
         return Value(y.reshaped(steps * units, 1), (steps, units)), backward
 
     def _project(self, low: Lowering, name: str, x: Ref, y: Ref) -> None:
-        """Emits y <- x W^T + b."""
+        """Emits y <- x W^T + b. name: "in" or "out"."""
         low.product(x, low.parameters[f"{name}_proj_weight"], y)
         if self.bias:
             low.tape.emit("linear", y, low.parameters[f"{name}_proj_bias"], y, ABSENT)
 
     def _project_backward(self, low: Lowering, name: str, x: Ref, dy: Ref, dx: Ref | None) -> None:
-        """Emits dx <- dy W, where it is wanted, dW <- dy^T x, and db <- the sum of dy over its rows."""
+        """Emits dx <- dy W (if dx is not None), dW <- dy^T x, and db <- the sum of the rows of dy."""
         if self.bias:
             low.tape.emit("sum_rows", dy, low.gradients[f"{name}_proj_bias"], whole=(0,))
         low.weight_gradient(low.gradients[f"{name}_proj_weight"], dy, x)

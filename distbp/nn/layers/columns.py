@@ -1,8 +1,8 @@
-"""How the cells of a table enter a network: one number a cell becomes the columns that the layers see.
+"""The layer by which the cells of a table enter a network: each cell, one number, becomes several columns.
 
-The plan of a table makes this layer (`distbp.data.columns.plan`); no job writes it. It is the entry of a
-network (see `distbp.nn.network`), so the rows of the data stay as narrow as the table, and the wide code of a
-row exists only while its slice is computed.
+The plan of a table makes this layer (`distbp.data.columns.plan`); jobs do not contain it. It is the entry of
+a network (see `distbp.nn.network`). So the rows of the data stay as narrow as the table, and the wide code of
+a row exists only while its slice is computed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from distbp.nn.layers.base import Backward, LayerFacts, Lowering, ParameterSpec,
 from distbp.nn.layers.periodic import Periodic
 from distbp.nn.tape import ABSENT, Ref
 
-Back = Callable[[Ref], Any]  # emits the way back of a cell, given the gradient of all columns
+Back = Callable[[Ref], Any]  # emits the backward pass of a cell, given the gradient of all columns
 
 
 @dataclass(frozen=True)
 class NumberCell:
-    """A number; its piecewise-linear code between `edges`, which ascend; `indicator`: whether it was missing
-    (`distbp.nn.ops.columns.MISSING`), then it counts as `fill`; its periodic embedding. `name`: of the
-    table's column, where there is one."""
+    """A number becomes: the number, or `fill` if it is missing (`distbp.nn.ops.columns.MISSING`); its
+    piecewise-linear code between `edges`, which ascend; with `indicator`, 1 if it is missing, else 0; its
+    periodic embedding, if `periodic` is not None. `name`: of the table's column, or ""."""
 
     edges: tuple[float, ...] = ()
     fill: float = 0.0
@@ -40,7 +40,7 @@ class NumberCell:
 
     @property
     def _before(self) -> int:
-        """Columns before those of the embedding."""
+        """The number of columns before those of the embedding."""
         return 1 + max(0, len(self.edges) - 1) + self.indicator
 
     @property
@@ -56,10 +56,10 @@ class NumberCell:
         return 0.0 if self.periodic is None else self.periodic.flops(1)
 
     def emit(self, low: Lowering, cells: Ref, y: Ref, column: int, first: int) -> Back | None:
-        # In the network's dtype: two edges may be one there, and a bin without width would divide by 0.
+        # Two edges may be equal in the network's dtype. A bin without width would divide by 0.
         edges = np.unique(np.array(self.edges, low.tape.dtype)) if self.edges else np.empty(0)
         bins = np.ones((2, max(0, len(self.edges) - 1)))
-        bins[0] = np.inf  # of a bin that there is not, every number is below the edge
+        bins[0] = np.inf  # bins that were dropped: every number is below the edge, so the code is 0
         if len(edges) > 1:
             bins[:, : len(edges) - 1] = edges[:-1], np.diff(edges)
         whole = (column, first, int(self.indicator))
@@ -73,7 +73,7 @@ class NumberCell:
 
 @dataclass(frozen=True)
 class TableCell:
-    """A whole number becomes the row of a fixed table that it numbers."""
+    """A whole number becomes the row of a fixed table with this number."""
 
     rows: tuple[tuple[float, ...], ...]
 
@@ -93,7 +93,8 @@ class TableCell:
 
 @dataclass(frozen=True)
 class OneHotCell:
-    """Numbers from 1 to `levels` have a column each; 0 is 1 in one more where there is an `other`."""
+    """A whole number from 0 to `levels` becomes `levels` columns: 1 in column number - 1, else 0. With
+    `other`, one more column is 1 for number 0."""
 
     flops: ClassVar[float] = 0.0
 
@@ -114,8 +115,8 @@ class OneHotCell:
 
 @dataclass(frozen=True)
 class EmbeddingCell:
-    """Whole numbers below `entries` become a trained vector of `width` numbers each. `name`: of the table's
-    column. `std`: of the first vectors."""
+    """A whole number below `entries` becomes a trained vector of `width` numbers. `name`: of the table's
+    column. `std`: the standard deviation of the initial vectors."""
 
     name: str
     entries: int
@@ -133,7 +134,7 @@ class EmbeddingCell:
 
     @property
     def tensor(self) -> str:
-        return f"embedding.{self.name}.weight"  # the kind comes first, so no name makes it another's
+        return f"embedding.{self.name}.weight"  # the kind comes first, so names of two kinds never collide
 
     def emit(self, low: Lowering, cells: Ref, y: Ref, column: int, first: int) -> Back | None:
         low.tape.emit("enter_row", cells, low.parameters[self.tensor], y, whole=(column, first))
@@ -146,8 +147,8 @@ Cell = NumberCell | TableCell | OneHotCell | EmbeddingCell
 
 
 class _Table(NamedTuple):
-    """First vectors of an embedding: 0 for code 0, which training may never meet, else normal with deviation
-    `std`. An initializer (see `distbp.nn.initializers`)."""
+    """The initializer of an embedding (see `distbp.nn.initializers`): 0 for code 0, which the training data
+    may not contain, else normal with standard deviation `std`."""
 
     std: float
 
@@ -159,9 +160,9 @@ class _Table(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Columns(LayerFacts):
-    """One column of the output after the other, for `cells` in the order of the inputs: (cells,) ->
-    (columns,). Of windows each row: (rows, cells) -> (rows, columns), or as one row of numbers. `names`: of
-    the table's column of each cell."""
+    """Turns the cells of a row into columns, in the order of `cells`: (cells,) -> (columns,). For windows,
+    does so for each row: (rows, cells) -> (rows, columns), or both as one row of numbers. `names`: for each
+    cell, the name of the table's column."""
 
     takes: ClassVar[Takes] = "row"
     rescales: ClassVar[bool] = True  # the plan has scaled the cells
@@ -172,7 +173,7 @@ class Columns(LayerFacts):
 
     @property
     def made(self) -> dict[str, list[int]]:
-        """The columns of the output that are made of each column of the table."""
+        """The numbers of the output columns that are made of each column of the table, by its name."""
         found: dict[str, list[int]] = {}
         first = 0
         for name, cell in zip(self.names, self.cells, strict=True):

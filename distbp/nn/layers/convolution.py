@@ -1,9 +1,9 @@
 """Convolution over images and sequences.
 
-It is a dense layer over the windows of the images: with X of (places of all samples, terms),
-Y = f(X W^T + b), dW = dZ^T X, db = the sum of dZ over the places, dX = dZ W. Each number of an image stands
-in several windows, so its derivative is the sum of theirs (LeCun et al., "Gradient-based learning applied to
-document recognition", 1998). The windows stay where they are: no X is made.
+A convolution is a dense layer over the windows of the images. With X (places of all samples, terms of a
+window), Y = f(X W^T + b), dW = dZ^T X, db = the sum of dZ over the places, dX = dZ W. A number of an image
+stands in several windows, so its gradient is the sum of their gradients (LeCun et al., "Gradient-based
+learning applied to document recognition", 1998). The ops read windows in place; X is never built.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from distbp.nn.tape import Ref
 
 @dataclass(frozen=True, kw_only=True)
 class _Convolution(LayerFacts):
-    """What both have. `_windows` gives the windows over inputs of a shape, and refuses those that do not
-    fit."""
+    """The common part of both convolutions. `_windows`: the windows over inputs of a shape; raises ValueError
+    if none fits."""
 
     trains: ClassVar[bool] = True
     activation_option: ClassVar[str] = "activation"
@@ -71,7 +71,7 @@ class _Convolution(LayerFacts):
         return windows._replace(looked_at=windows.channels // self.groups)
 
     def _parameters(self, windows: Windows, shape: Shape) -> tuple[ParameterSpec, ...]:
-        """shape: of the weights of one filter."""
+        """The weights and biases. shape: the shape of the weights of one filter."""
         fan_in, fan_out = windows.terms, self.filters * windows.kernel_height * windows.kernel_width
         biases = (self.filters,)
         return (
@@ -84,7 +84,7 @@ class _Convolution(LayerFacts):
         return 6.0 * windows.places * self.filters * (windows.terms + 1)
 
     def _lower(self, low: Lowering, x: Value) -> tuple[Ref, Backward]:
-        """As `lower`; the output is (rows, places * filters)."""
+        """Emits the forward pass. Returns the output (rows, places * filters) and the backward pass."""
         tape, windows = low.tape, self._windows(x.shape)
         images = x.ref.reshaped(x.ref.columns * x.ref.times, 1)
         z = tape.work(self.filters, windows.places)

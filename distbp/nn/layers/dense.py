@@ -1,13 +1,13 @@
-"""The dense (fully connected) layer: y = f(x W^T + b), of each sample or of each step of a sample.
+"""The dense (fully connected) layer: y = f(x W^T + b), for each sample or for each step of a sample.
 
 With dz = dy * f'(z), the gradients are dW = dz^T x, db = sum of dz over the rows, dx = dz W (Nielsen, "Neural
 Networks and Deep Learning", chapter 2, equations BP1-BP4 in matrix form over a whole minibatch).
-W is stored (units, inputs): for small batches both products with it run about 1.5 times faster than
-the other way around.
+W is stored as (units, inputs). For small batches, both products with it are about 1.5 times faster than with
+its transpose.
 
-With `parametrization: ntk` the inputs are first divided by the root of their number, sqrt(n). So the outputs
-are as large as with weights that are that much smaller, and what an update changes is measured by the spread
-of the weights themselves (Jacot, Gabriel and Hongler, NeurIPS 2018, section 2).
+`parametrization: ntk` first divides the n inputs by sqrt(n). With weights of deviation about 1, outputs are
+then about as large as inputs, and updates act on weights of that size (Jacot, Gabriel and Hongler, NeurIPS
+2018, section 2).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al., JMLR 15, 2014), inverted: kept values are scaled up while training."""
+"""Inverted dropout (Srivastava et al., JMLR 15, 2014): training scales up the values that it keeps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Dropout(LayerFacts):
 
     `rate` is the share DROPPED, as in PyTorch and Keras. It is rounded to a multiple of 1 / 65536, and the
     factor is exact for the rounded rate. The mask is a pure function of the job's seed, the step, the shard
-    and the layer's number, and the same for both dtypes. In evaluation the layer passes its input on.
+    and the layer's number, and the same for both dtypes. In evaluation the output is the input.
     """
 
     keeps_values: ClassVar[bool] = True
@@ -32,7 +32,7 @@ class Dropout(LayerFacts):
     )
 
     def rate_at(self, step: int, steps: int) -> float:
-        """The rate at a step of a job with so many, before it is rounded."""
+        """The rate at a step (0-based) of a job with `steps` steps, before rounding."""
         return self.rate if self.schedule is None else self.rate * flat_cosine(step, steps, 0.5)
 
     @property

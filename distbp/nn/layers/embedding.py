@@ -1,4 +1,4 @@
-"""The embedding layer: a vector for each id, from a table that is trained."""
+"""The embedding layer: a vector for each id, from a trained table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Embedding(LayerFacts):
     """The row of a table for each id, as `torch.nn.Embedding`: (...) ids from 0 to entries - 1 -> (...,
     size).
 
-    The data must be whole numbers; they stay so, and are not scaled.
+    The data must be whole numbers. They are not scaled.
     """
 
     takes: ClassVar[Takes] = "ids"
@@ -49,7 +49,7 @@ class Embedding(LayerFacts):
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
         many, tape = math.prod(x.shape), low.tape
         y, weight = tape.work(self.size, many), low.parameters["weight"]
-        stay = x.ref.space == Space.INPUTS  # where they lie, as int64; else they entered as numbers
+        stay = x.ref.space == Space.INPUTS  # ids are int64 in place; else they are numbers of a named input
         ids = x.ref if stay else x.ref.reshaped(1, many)
         if stay:
             tape.emit("gather_rows", ids, weight, y)

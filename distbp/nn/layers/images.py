@@ -1,4 +1,4 @@
-"""What layers over images and sequences share: sizes in pairs, padding, and the number of windows."""
+"""The windows of layers over images and sequences: pairs of sizes, padding, and the number of windows."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ Padding = int | tuple[int, int] | Literal["same", "valid"]
 
 
 def pair(value: Pair) -> tuple[int, int]:
-    """(vertical, horizontal); one number means both."""
+    """The pair (vertical, horizontal); one number stands for both."""
     return (value, value) if isinstance(value, int) else value
 
 
 def image_windows(
     kind: str, input_shape: Shape, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
 ) -> Windows:
-    """The windows over images of a shape, which look at all channels. Raises ValueError where none fits."""
+    """The windows over images of the shape `input_shape`, over all channels. kind: the layer's type, for
+    messages. Raises ValueError if the shape is not that of images or no window fits."""
     if len(input_shape) != 3:
         raise ValueError(
             f"{kind} takes images, a shape of (channels, height, width), but is given shape"
@@ -40,8 +41,9 @@ def image_windows(
 def sequence_windows(
     kind: str, input_shape: Shape, kernel: int, stride: int, padding: int | str, dilation: int
 ) -> Windows:
-    """The windows over (steps, features): an image of one row, whose channels are the features. Raises
-    ValueError where none fits."""
+    """The windows over (steps, features), taken as an image of one row whose channels are the features. kind:
+    the layer's type, for messages. Raises ValueError if the shape is not (steps, features) or no window
+    fits."""
     steps, features = steps_of(kind, input_shape)
     pads: Any = padding if isinstance(padding, str) else (0, padding)
     spans, both, windows = _fitted(features, (1, steps), (1, kernel), (1, stride), pads, (1, dilation))
@@ -61,11 +63,12 @@ def _fitted(
     padding: Padding,
     dilations: tuple[int, int],
 ) -> tuple[list[int], list[int], Windows | None]:
-    """How large a window is with its gaps, and the padding on both sides together, down and right; and the
-    windows, None where none fits."""
+    """Returns the size of a window with its gaps, the padding on both sides together, each as [vertical,
+    horizontal], and the windows; None if no window fits."""
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     if padding == "same":
-        # With stride 1 the output is as large as the input; an odd rest stands behind, as in PyTorch.
+        # With stride 1 the output is as large as the input. Odd padding has the extra zero at the end, as in
+        # PyTorch.
         before, both = [(span - 1) // 2 for span in spans], [span - 1 for span in spans]
     else:
         before = [0, 0] if isinstance(padding, str) else list(pair(padding))

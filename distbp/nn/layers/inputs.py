@@ -1,4 +1,4 @@
-"""The layer by which one of several inputs enters a network."""
+"""The layer by which a named input enters a network."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from distbp.nn.tape import LONGEST
 class Input(LayerFacts):
     """One of several inputs, by its name: (rows, numbers of all inputs) -> (rows, *shape).
 
-    A row of the data holds the inputs side by side, in the order of their layers, each in C order; after the
-    numbers of a ragged one stands its length.
+    A row of the data holds the inputs side by side, in the order of their layers, each in C order. The length
+    of a ragged input follows its numbers.
     """
 
     takes: ClassVar[Takes] = "row"
@@ -64,7 +64,7 @@ class Input(LayerFacts):
 
     @property
     def _begin(self) -> int:
-        """Where its numbers begin in a row of the data."""
+        """The place in a row of the data at which its numbers begin."""
         return 0
 
     def lower(self, low: Lowering, x: Value) -> tuple[Value, Backward]:
@@ -74,14 +74,14 @@ class Input(LayerFacts):
             return y._replace(shape=self.own_shape), backward
         lengths = low.tape.work(1)
         low.tape.emit("copy_columns", x.ref, lengths, whole=(stop, 0, 1))
-        later = any(LONGEST in row.refs for row in low.tape.rows)  # of all inputs the longest row counts
+        later = any(LONGEST in row.refs for row in low.tape.rows)  # the longest row of all inputs counts
         low.tape.emit("longest", lengths, LONGEST, whole=(self.shape[0], int(later)))
         return y._replace(shape=self.own_shape, lengths=lengths), backward
 
 
 @dataclass(frozen=True, kw_only=True)
 class _PlacedInput(Input):
-    """`first`: where its numbers begin."""
+    """An input with its place in a row of the data, `first`."""
 
     first: int
 

@@ -1,4 +1,4 @@
-"""Layers that make one value of several: sums, products, and one beside the other."""
+"""Layers that join several values into one: their sum, their product, or all side by side."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _SameShapes(LayerFacts):
 
 
 def _row(value: Value) -> Ref:
-    """All numbers of a sample in one row."""
+    """The value as a matrix (rows, numbers of a sample)."""
     return value.ref.reshaped(math.prod(value.shape), 1)
 
 

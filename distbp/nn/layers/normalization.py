@@ -1,9 +1,8 @@
-"""Batch and layer normalization, y = scale * normalized(x) + shift. Features stand on the last axis, or are
-channels of images.
+"""Batch and layer normalization: y = scale * n + shift, with n = (x - mean) / sqrt(variance + epsilon).
 
-With n = (x - mean) / sqrt(variance + epsilon) and g = dy * scale, the gradient in both is
-dx = (g - average(g) - n * average(g * n)) / sqrt(variance + epsilon), averaged over what the statistics are
-taken over (Ioffe and Szegedy, ICML 2015, section 3). The variance that normalizes is the biased one.
+Features lie on the last axis, or are the channels of images. With g = dy * scale, the gradient of both layers
+is dx = (g - average(g) - n * average(g * n)) / sqrt(variance + epsilon). Averages run over the same numbers
+as mean and variance (Ioffe and Szegedy, ICML 2015, section 3). The variance that normalizes is biased.
 """
 
 from __future__ import annotations
@@ -58,9 +57,9 @@ class BatchNormalization(LayerFacts):
     So the statistics depend on `batch_size` and `shards`, which belong to the job, and never on the
     workers. The conventions are PyTorch's: running <- (1 - momentum) * running + momentum * new (Keras:
     momentum is the share kept), epsilon inside the root, the running variance unbiased. A slice of one row
-    (in PyTorch an error) says nothing of a variance: it adds nothing to the running statistics. One value of
-    a feature is normalized to 0.
-    Evaluation normalizes with the running statistics, which the server averages over the shards by rows.
+    (in PyTorch an error) has no unbiased variance, so it adds nothing to the running statistics. A single
+    value of a feature is normalized to 0. Evaluation normalizes with the running statistics, which the server
+    averages over the shards, weighted by rows.
     """
 
     trains: ClassVar[bool] = True
@@ -120,8 +119,8 @@ class LayerNormalization(LayerFacts):
     """Each sample is normalized over its last axis (Ba, Kiros and Hinton, 2016): of (steps, features) each
     step over its features.
 
-    As `torch.nn.LayerNorm(features)`: epsilon inside the root, one scale and shift for each feature. Nothing
-    depends on the other rows, so training and evaluation are the same.
+    As `torch.nn.LayerNorm(features)`: epsilon inside the root, one scale and shift for each feature. A row
+    does not depend on other rows, so training and evaluation compute the same.
     """
 
     trains: ClassVar[bool] = True
@@ -153,7 +152,8 @@ class LayerNormalization(LayerFacts):
 
 
 def _by_feature(x: Value, axis: int) -> tuple[Ref, int]:
-    """The matrix whose columns are the features of an axis, which lies last, and their number."""
+    """Returns the matrix whose columns are the features, and their number. axis: that of the features, which
+    lies last in memory."""
     features = x.shape[axis]
     return x.ref.reshaped(features, x.ref.columns // features), features
 

@@ -1,11 +1,12 @@
-"""Periodic embeddings of numbers: [x, W cos(2 pi f x + phase) + bias] for each number x, with f, phase, W and
-bias of its own.
+"""Periodic embeddings of numbers: [x, W cos(2 pi f x + phase) + bias]. Each number x has its own f, phase, W
+and bias.
 
-They are Gorishniy, Rubachev and Babenko, "On Embeddings for Numerical Features in Tabular Deep Learning",
-NeurIPS 2022, in the form of Holzmueller et al., "Better by Default", NeurIPS 2024, section 3 (PBLD): a phase
-in place of a sine beside the cosine, no activation after W, and the number itself beside the code. With a =
-2 pi f x + phase and ds = W^T dz, the gradients are dW = dz cos(a)^T, dbias = dz, dphase = -sin(a) ds, df =
-2 pi x dphase and dx = 2 pi f dphase, each summed.
+The source is Gorishniy, Rubachev and Babenko, "On Embeddings for Numerical Features in Tabular Deep
+Learning", NeurIPS 2022, in the form of Holzmueller et al., "Better by Default", NeurIPS 2024, section 3
+(PBLD): a phase in place of a sine beside the cosine, no activation after W, and the number itself beside the
+code. With a = 2 pi f x + phase, ds = W^T dz and da = -sin(a) ds, the gradients are dW = dz cos(a)^T,
+dbias = dz, dphase = da and df = 2 pi x da, each summed over the rows. To dx, the sum of 2 pi f da over the
+frequencies is added.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from distbp.nn.tape import Ref
 
 
 class Periodic(NamedTuple):
-    """How numbers are embedded: `frequencies` cosines of each become `dimension` - 1 numbers beside it.
-    `std`: of the first frequencies."""
+    """The options of an embedding: `frequencies` cosines of a number become `dimension` - 1 numbers beside
+    it. `std`: the standard deviation of the initial frequencies."""
 
     frequencies: int
     dimension: int
@@ -30,12 +31,12 @@ class Periodic(NamedTuple):
 
     @property
     def made(self) -> int:
-        """Numbers beside each number."""
+        """The number of columns made beside each number."""
         return self.dimension - 1
 
     def parameters(self, numbers: int, before: str = "") -> tuple[ParameterSpec, ...]:
-        """The tensors of so many numbers. before: of their names. The bounds are those of a linear layer of
-        PyTorch."""
+        """The tensors for `numbers` numbers. before: the prefix of their names. Weight and bias have the
+        initial bounds of PyTorch's linear layer."""
         k, d = self.frequencies, self.made
         even = Uniform(low=-1 / math.sqrt(k), high=1 / math.sqrt(k))
         turn = Uniform(low=-math.pi, high=math.pi)
@@ -50,8 +51,8 @@ class Periodic(NamedTuple):
         return 6.0 * numbers * self.frequencies * (self.made + 2)
 
     def emit(self, low: Lowering, x: Ref, column: int, y: Ref, first: int, numbers: int, before: str) -> Ref:
-        """Emits columns of y from `first` on, of the numbers in columns of x from `column` on. Returns what
-        the way back needs."""
+        """Emits the embeddings of the numbers in columns of x from `column` on, to columns of y from `first`
+        on. before: as in `parameters`. Returns the cosines and sines, for the backward pass."""
         kept = low.tape.work(2 * numbers * self.frequencies, x.times)
         tensors = [low.parameters[before + name] for name in ("frequency", "phase", "weight", "bias")]
         low.tape.emit("periodic", x, *tensors, y, kept, whole=(column, first))
@@ -60,7 +61,8 @@ class Periodic(NamedTuple):
     def emit_backward(
         self, low: Lowering, x: Ref, column: int, kept: Ref, dy: Ref, first: int, dx: Ref, before: str
     ) -> None:
-        """Emits the gradients of the tensors; dx: of the numbers, which is added to, or absent."""
+        """Emits the gradients of the tensors. If dx (rows, numbers) is not absent, adds the gradients of the
+        numbers to it. kept: the result of `emit`."""
         own = [low.parameters[before + name] for name in ("frequency", "weight")]
         gradients = [low.gradients[before + name] for name in ("frequency", "phase", "weight", "bias")]
         low.tape.emit("periodic_backward", x, *own, kept, dy, *gradients, dx, whole=(column, first))

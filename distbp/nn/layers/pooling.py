@@ -13,7 +13,8 @@ from distbp.nn.tape import Ref
 
 
 def _pool(low: Lowering, x: Value, windows: Windows, largest: bool) -> tuple[Ref, Backward]:
-    """Emits y <- the largest number, or the average, of each window; y is (rows, places * channels)."""
+    """Emits y <- the largest number, or the average, of each window. Returns y, (rows, places * channels),
+    and the backward pass."""
     tape, images = low.tape, x.ref.reshaped(x.ref.columns * x.ref.times, 1)
     op = "max_pool" if largest else "average_pool"
     share = () if largest else (1.0 / (windows.kernel_height * windows.kernel_width),)
@@ -32,7 +33,7 @@ def _pool(low: Lowering, x: Value, windows: Windows, largest: bool) -> tuple[Ref
 
 @dataclass(frozen=True, kw_only=True)
 class _Pool2d(LayerFacts):
-    largest: ClassVar[bool]  # else the average
+    largest: ClassVar[bool]  # True: the largest number; False: the average
     type: str
     kernel_size: Pair = option(help="of a window; one number, or [height, width]", each=1)
     stride: Pair | None = option(None, help="how far a window moves; left out: by its own size", each=1)

@@ -1,7 +1,7 @@
-"""Recurrence: a cell that is taken over steps, from a state of zeros. One loop, and a table of cells.
+"""Recurrence: a loop that runs a cell over the steps, from a state of zeros, and a table of cells.
 
-The gates of step t come from a_t = W x_t + R h_(t-1) + b. W, R and b have as many rows for each unit as the
-cell has gates; s is the logistic function:
+The gates of step t come from a_t = W x_t + R h_(t-1) + b. W, R and b have `units` rows for each gate of the
+cell. s is the logistic function:
 
     elman   h_t = f(a_t)                            Elman, Cognitive Science 14, 1990
     lstm    i, f, g, o = s, s, tanh, s of a_t       Hochreiter and Schmidhuber, Neural Computation 9, 1997;
@@ -12,29 +12,27 @@ cell has gates; s is the logistic function:
             q_t = R_n h_(t-1) + b_q
             h_t = (1 - z) n + z h_(t-1)
 
-The network is unrolled over the steps, which is backpropagation through time: with da_t, the gradient of a_t,
-from the cell's backward op (`distbp.nn.ops.cells`),
+The network is unrolled over the steps: this is backpropagation through time. The cell's backward op
+(`distbp.nn.ops.cells`) computes da_t, the gradient of a_t. Then
 
-    dh_t = dy_t + da_(t+1) R                        from the outputs, and from the step after
+    dh_t = dy_t + da_(t+1) R                        from the outputs and from the next step
     dW = sum of da_t^T x_t, dR = sum of da_t^T h_(t-1), db = sum of da_t, dx_t = da_t W
 
-For the GRU, R meets da with r dn in place of dn, and dh_t gets z dh_(t+1), too.
+In the GRU, the products of da with R and with h have r dn in place of dn, and z dh_(t+1) is added to dh_t.
 
-Inside, all samples of one step lie together, then those of the next. So there is one product for the gradient
-of each weight matrix, and one with W for the inputs of all steps. Where that would be many numbers of few
-terms each, the products with W go step by step, as those with R do: then they are used while they lie in a
-near cache. The second direction of a bidirectional layer has parameters of its own, and takes the steps from
-the last to the first; nothing is moved for that (Schuster and Paliwal, IEEE Transactions on Signal Processing
-45, 1997).
+Inside, all samples of one step lie together, then those of the next step. So the gradient of each weight
+matrix is one product, and so is W x for all steps. If W x has many numbers of few terms each, it is computed
+step by step, like R h, and used while it lies in a near cache. The second direction of a bidirectional layer
+has its own parameters and takes the steps from last to first, without moving data (Schuster and Paliwal,
+IEEE Transactions on Signal Processing 45, 1997).
 
-Where rows have lengths, the carry of a row past its end is 0, and so is the gradient of it. So the second
-direction begins at each row's end with nothing, and padding has no influence. The last state of the first
-direction is that of each row's last step; for length 0 it is 0. Steps that no row of the slice has are left
-out.
+If rows have lengths, the carry past a row's end is 0, and so is its gradient. So the second direction begins
+at each row's end with zeros, and padding has no influence. The last state of the first direction is that of
+each row's last step; for length 0 it is 0. Steps that no row of the slice has are left out.
 
-Where rows are windows of series, the state before the first step is the one that the window before has left,
-a constant: the derivative ends there. This is truncated backpropagation through time (Williams and Peng,
-Neural Computation 2, 1990), with as many steps forward as back.
+If rows are windows of series, the state before the first step is the last state of the previous window. It
+counts as a constant, so gradients end there. This is truncated backpropagation through time (Williams and
+Peng, Neural Computation 2, 1990), with as many steps forward as back.
 """
 
 from __future__ import annotations
@@ -49,13 +47,15 @@ from distbp.nn.layers.base import ABSENT, Lowering
 from distbp.nn.tape import Ref, Tape
 
 Parameters = Mapping[str, Ref]
-# With more inputs than that, one product for all steps reads W so much less often that it is faster.
+# W x is computed step by step if it has at least MANY_NUMBERS numbers and W has at most FEW_INPUTS inputs.
+# With more inputs, one product for all steps is faster, because it reads W less often.
 MANY_NUMBERS, FEW_INPUTS = 1 << 18, 96
 
 
 class CellStep(NamedTuple):
-    """Where the numbers of one step lie, a matrix of the slice's rows each. a: W x_t, and R h_(t-1) where it
-    is not apart, in u. h, c: the carry, `h_before` and `c_before` of the step before."""
+    """The places of the numbers of one step, each a matrix with the slice's rows. a: W x_t + R h_(t-1), or
+    W x_t if the cell is `apart`. u: R h_(t-1) if the cell is `apart`, else the same place as a. h, c: the
+    carry after the step. h_before, c_before: the carry before the step."""
 
     a: Ref
     u: Ref
@@ -67,12 +67,13 @@ class CellStep(NamedTuple):
 
 @dataclass(frozen=True)
 class RecurrentCell:
-    """A row of the table: the carry (h, c) and a_t -> the carry of the next step, and its derivative.
+    """A row of the table of cells. A cell turns the carry (h, c) and a_t into the carry of the next step.
 
-    `forward` emits it. `backward`, given dh and dc, emits the gradient of a_t, which overwrites `a`, or dh if
-    the state lies in `a` (`in_place`). It overwrites dc with the gradient of the memory before. `apart`: R h
-    is not added to W x, as its last gate has a bias of its own, `recurrent_bias`. Then the gradient of R h
-    overwrites `u`, and a part of the gradient of the state before overwrites dh.
+    `forward` emits this op. `backward` takes dh and dc and emits the gradient of a_t, which overwrites `a`,
+    or dh if the state lies in `a` (`in_place`). The gradient of the memory before the step overwrites dc.
+    `memory`: whether the cell has c. `apart`: R h is not added to W x, because the last gate adds
+    `recurrent_bias` to it. Then the gradient of R h overwrites `u`, and the direct part of the gradient of
+    the state before the step overwrites dh.
     """
 
     gates: int
@@ -84,7 +85,7 @@ class RecurrentCell:
 
     @property
     def states(self) -> tuple[str, ...]:
-        """The names of what it carries."""
+        """The names of the states that it carries."""
         return ("h", "c") if self.memory else ("h",)
 
 
@@ -120,10 +121,9 @@ CELLS: Mapping[str, RecurrentCell] = MappingProxyType(
 
 
 class Direction:
-    """A cell over the steps in one order, on the tape. inputs: (steps * rows, features). ends: the lengths of
-    the rows, where they have some.
-
-    h: the states, (steps * rows, units). parameters, gradients: by name.
+    """Emits a cell over the steps in one order. inputs: (steps * rows, features). ends: the lengths of the
+    rows, (rows, 1); None: rows have no lengths. parameters, gradients: places by name. h: the states,
+    (steps * rows, units).
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Direction:
         self._low, self._cell, self._inputs, self._order = low, cell, inputs, order
         self._parameters, self._gradients = parameters, gradients
         tape, steps, self._units = low.tape, len(order), parameters["recurrent_weight"].columns
-        before = int(low.carried is not None)  # then the carry before the first step lies before the others
+        before = int(low.carried is not None)  # 1: the carry before the first step lies first
         self._most = inputs.most
         self._hs, self._cs = (tape.work(self._units, before + steps) for _ in range(2))
         self.h, self._c = (self._ending(one.steps(before, steps)) for one in (self._hs, self._cs))
@@ -151,16 +151,16 @@ class Direction:
 
     @property
     def _backwards(self) -> bool:
-        """Whether steps are taken from the last one to the first."""
+        """Whether steps are taken from last to first."""
         return self._order[0] > self._order[-1]
 
     @property
     def _ends_apart(self) -> bool:
-        """Whether rows may end at different steps, so that the last state of each is picked."""
+        """Whether the last states of rows may lie at different steps."""
         return self._ends is not None and len(self._order) > 1 and not self._backwards
 
     def last(self) -> Ref:
-        """The state after all steps; emits what it takes to find it."""
+        """The last state of each row, (rows, units). Emits the op that picks it, if one is needed."""
         return self._last_of(self.h)
 
     def _last_of(self, states: Ref) -> Ref:
@@ -171,28 +171,28 @@ class Direction:
         return out
 
     def _ending(self, ref: Ref) -> Ref:
-        """A matrix of all steps, as one that ends with the longest row where rows have lengths."""
+        """A matrix of all steps; if rows have lengths, it ends with the longest row of the slice."""
         return ref._replace(most=self._most)
 
     def _every_step(self) -> Ref:
-        """A new buffer for numbers of the units, of all steps."""
+        """A new buffer for one number for each unit, row and step."""
         return self._ending(self._low.tape.work(self._units, len(self._order)))
 
     def _only(self, t: int, *, past: bool = False) -> AbstractContextManager[None]:
-        """Ops that are emitted within this block run only if a row has step t, or with `past`, if none
-        has."""
+        """If rows have lengths, ops emitted in this block run only if a row has step t; with `past`, only if
+        no row has it."""
         return self._low.tape.where(t if self._most else None, past=past)
 
     def _end(self, t: int, *carry: Ref) -> None:
-        """Emits 0 for rows that step t is past the end of."""
+        """Emits carry <- 0 in the rows for which step t is past their end."""
         if self._ends is not None:
             for one in carry:
                 self._low.tape.emit("end_rows", self._ends, one, whole=(t,))
 
     @property
     def _enters_by_steps(self) -> bool:
-        """Whether the products with W go step by step: they are more than a near cache holds, and of so few
-        terms that to write and to read them takes longer than to make them."""
+        """Whether W x is computed step by step: it does not fit in a near cache, and has so few terms that
+        writing and reading takes longer than computing."""
         rows, numbers = self._a.shape(self._low.tape.most_rows)
         return len(self._order) > 1 and rows * numbers >= MANY_NUMBERS and self._inputs.columns <= FEW_INPUTS
 
@@ -224,7 +224,7 @@ class Direction:
                 self._cell.forward(tape, step, self._parameters)
                 self._end(t, *carry)
             if self._backwards and self._most:
-                # It begins at the end of the longest row, from the state of the step after it, which is 0.
+                # This direction begins at the end of the longest row. The state of the step behind it is 0.
                 with self._only(t, past=True):
                     for one in carry:
                         tape.emit("fill", one, real=(0.0,))
@@ -240,9 +240,10 @@ class Direction:
         return CellStep(self._a.step(t), self._u.step(t), *before, self.h.step(t), self._c.step(t))
 
     def backward(self, put: Callable[[Ref], None], every: bool) -> Ref:
-        """put: emits what writes the gradient of the states, of all steps if `every`, or of the last.
+        """Emits the backward pass. put: emits the copy of the gradient of the states to a place; of all steps
+        if `every`, else of the last step.
 
-        Returns the gradient of the products with W, (steps * rows, gates * units)."""
+        Returns the gradient of W x, (steps * rows, gates * units)."""
         tape, cell, order = self._low.tape, self._cell, self._order
         if self._ends is not None and self._ends_apart and not every:
             put, every = self._put_last(put, self._ends), True
@@ -270,8 +271,8 @@ class Direction:
         return da
 
     def _put_last(self, put: Callable[[Ref], None], ends: Ref) -> Callable[[Ref], None]:
-        """Returns a function that emits the gradient of the states of all steps. put: emits that of each
-        row's last state."""
+        """Returns a function that emits the gradient of the states of all steps to a place. put: emits the
+        gradient of each row's last state."""
 
         def all_steps(place: Ref) -> None:
             last = self._low.tape.work(self._units)

@@ -1,4 +1,4 @@
-"""Recurrent layers: options, parameters, shapes. `recurrence` has their formulas and the loop."""
+"""Recurrent layers: options, parameters and shapes. `recurrence` has the formulas and the loop over steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from distbp.nn.tape import Ref, Tape
 
 @dataclass(frozen=True)
 class _EachGate:
-    """Draws the part of each gate on its own, and adds a number to it: so each is orthogonal, for one."""
+    """Draws the part of each gate separately, so that each part is orthogonal, for example. Then adds the
+    gate's shift to its part."""
 
     initializer: Initializer
     shifts: tuple[float, ...]
@@ -45,7 +46,7 @@ class _EachGate:
 
 @dataclass(frozen=True, kw_only=True)
 class _Recurrent(LayerFacts):
-    """What recurrent layers share: all but the cell."""
+    """The common part of recurrent layers: everything except the cell."""
 
     trains: ClassVar[bool] = True
     carries: ClassVar[bool] = True
@@ -75,7 +76,7 @@ class _Recurrent(LayerFacts):
 
     @property
     def _suffixes(self) -> tuple[str, ...]:
-        """Of the names of the parameters of each direction; as PyTorch's."""
+        """The suffix of the parameters' names for each direction, as in PyTorch."""
         return ("", "_reverse") if self.bidirectional else ("",)
 
     @property
@@ -106,7 +107,7 @@ class _Recurrent(LayerFacts):
         features, units, gates = input_shape[1], self.units, self._cell.gates
 
         def drawn(initializer: Initializer, shifts: tuple[float, ...]) -> Any:
-            whole = gates == 1 or isinstance(initializer, Values)  # which are those of all gates
+            whole = gates == 1 or isinstance(initializer, Values)  # listed values cover all gates
             return initializer if whole else _EachGate(initializer, shifts)
 
         none, found = (0.0,) * gates, []
@@ -174,7 +175,7 @@ class _Recurrent(LayerFacts):
 
 
 def _beside(tape: Tape, parts: Sequence[Ref]) -> Ref:
-    """Matrices with the same rows, one beside the other."""
+    """Emits copies of matrices with the same rows, side by side. Returns the joined matrix."""
     if len(parts) == 1:
         return parts[0]
     out = tape.work(sum(part.columns for part in parts), parts[0].times)._replace(most=parts[0].most)
@@ -184,8 +185,8 @@ def _beside(tape: Tape, parts: Sequence[Ref]) -> Ref:
 
 
 def _parted(tape: Tape, dy: Ref, units: int, steps: int, most: int) -> list[Callable[[Ref], None]]:
-    """For each direction, what emits its part of dy, (rows, steps * directions * units), to where it is
-    wanted, (steps * rows, units), which may end with the longest row (`most`, see `Ref`)."""
+    """For each direction, a function that emits the copy of its part of dy, (rows, steps * directions *
+    units), to a place, (steps * rows, units). most: see `Ref`; the place ends with the longest row."""
     wide = dy.columns // steps
     if wide == units:
         return [lambda place: tape.emit("steps_first" if steps > 1 else "copy", dy, place)]
@@ -205,7 +206,7 @@ def _parted(tape: Tape, dy: Ref, units: int, steps: int, most: int) -> list[Call
 class Elman(_Recurrent):
     """An Elman layer over steps: h_t = f(W x_t + R h_(t-1) + b), from h = 0. Inputs (steps, features).
 
-    As `torch.nn.RNN` with one layer, whose two biases are one here.
+    As `torch.nn.RNN` with one layer, whose two biases are one here: their sum.
     """
 
     activation_option: ClassVar[str] = "activation"
@@ -223,7 +224,7 @@ class Lstm(_Recurrent):
     """A long short-term memory over steps, from h = c = 0: gates i, f, g, o of W x_t + R h_(t-1) + b, then
     c_t = f c_(t-1) + i g and h_t = o tanh(c_t). Inputs (steps, features).
 
-    As `torch.nn.LSTM` with one layer, whose two biases are one here, their sum.
+    As `torch.nn.LSTM` with one layer, whose two biases are one here: their sum.
     """
 
     type: Literal["lstm"] = "lstm"
@@ -241,8 +242,8 @@ class Gru(_Recurrent):
     """A gated recurrent unit over steps, from h = 0: gates r, z of W x_t + R h_(t-1) + b, then
     n = tanh(W_n x_t + b_n + r (R_n h_(t-1) + b_q)) and h_t = (1 - z) n + z h_(t-1). Inputs (steps, features).
 
-    As `torch.nn.GRU` with one layer. Of its two biases, those of r and z are one here, their sum. The
-    candidate n has both: `bias` outside of the product with r, `recurrent_bias` (b_q) inside.
+    As `torch.nn.GRU` with one layer. For r and z, its two biases are one here: their sum. The candidate n has
+    both: `bias` outside of the product with r, `recurrent_bias` (b_q) inside.
     """
 
     type: Literal["gru"] = "gru"

@@ -1,4 +1,4 @@
-"""Layers that change the shape of a sample and compute nothing, in C order: another shape, or a part."""
+"""Layers that give a sample another shape, in C order, or take a part of it. They compute nothing."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ class Slice(LayerFacts):
         return _SliceOfColumns(**said, features=tuple(features))
 
     def _places(self, features: int) -> Sequence[int]:
-        """The features that are taken, of so many."""
+        """The places of the features to take, out of `features` features. Raises ValueError if they do not
+        fit."""
         if self.columns is not None:
             raise ValueError("columns are those of a table, and the data are none; write start and stop")
         stop = features if self.stop is None else self.stop
@@ -115,7 +116,7 @@ class Slice(LayerFacts):
         runs = [*_runs(self._places(features))]
 
         def move(source: Ref, target: Ref, runs: Sequence[tuple[int, int, int]]) -> None:
-            """(first in the source, first in the target, how many) columns at a time."""
+            """Emits copies. runs: (first column in the source, first column in the target, count)."""
             for run in runs:
                 low.tape.emit("copy_columns", source, target, whole=run)
 
@@ -134,7 +135,7 @@ class Slice(LayerFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class _SliceOfColumns(Slice):
-    """`features`: those that are made of `columns`."""
+    """A slice with the places of its features: those that are made of `columns`."""
 
     features: tuple[int, ...]
 
@@ -147,7 +148,7 @@ class _SliceOfColumns(Slice):
 
 
 def _runs(places: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Places that follow each other: the first of them, its number in the list, how many."""
+    """Yields runs of adjacent places: the first place, its number in the list, the count."""
     for _, run in groupby(enumerate(places), lambda pair: pair[1] - pair[0]):
         (number, first), *others = run
         yield first, number, 1 + len(others)

@@ -1,4 +1,4 @@
-"""Layers over (steps, features) without a state: where each step stands, their average, the last one."""
+"""Layers over (steps, features) without a state: positions of steps, their average, the last step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from distbp.nn.tape import Ref
 
 
 def steps_of(kind: str, input_shape: Shape) -> tuple[int, int]:
-    """Steps and features of a sample. Raises ValueError, with a message for the user, for another shape."""
+    """The numbers of steps and features of a sample. kind: the layer's type, for messages. Raises ValueError,
+    with a message for users, if the shape does not have two sizes."""
     if len(input_shape) != 2:
         raise ValueError(
             f"{kind} takes steps of features, a shape of two sizes, but is given shape"
@@ -22,7 +23,7 @@ def steps_of(kind: str, input_shape: Shape) -> tuple[int, int]:
 
 
 def _add(low: Lowering, x: Value, places: Ref) -> Ref:
-    """Emits y <- x + places, of every sample. places: (steps, features)."""
+    """Emits y <- x + places for every sample. places: (steps, features). Returns y."""
     size = x.shape[0] * x.shape[1]
     y = low.tape.work(size)
     low.tape.emit("linear", x.ref.reshaped(size, 1), places._replace(columns=size, plus=1), y, ABSENT)
@@ -31,7 +32,7 @@ def _add(low: Lowering, x: Value, places: Ref) -> Ref:
 
 @dataclass(frozen=True, kw_only=True)
 class _Places(LayerFacts):
-    """What says where each step stands."""
+    """The common part of layers that add the positions of steps."""
 
     @property
     def lengths(self) -> Lengths:
@@ -90,7 +91,7 @@ class PositionalEmbedding(_Places):
 
 @dataclass(frozen=True, kw_only=True)
 class _OneOfSteps(LayerFacts):
-    """(steps, features) -> (features)."""
+    """The common part of layers that make one row of all steps: (steps, features) -> (features)."""
 
     @property
     def lengths(self) -> Lengths:
@@ -128,7 +129,7 @@ class LastStep(_OneOfSteps):
     """The last step, feature by feature: (steps, features) -> (features). Of rows with lengths the last of
     each row's own steps; 0 for length 0.
 
-    After causal attention only the last step has seen all others, so it forecasts what comes next."""
+    After causal attention, only the last step depends on all steps, so it can forecast the next one."""
 
     keeps_values: ClassVar[bool] = True
 

@@ -1,7 +1,7 @@
-"""Layers with one trained number for each feature: a scale, and a share of an activation function.
+"""Layers with one trained number for each feature: a scale, and the share of an activation function.
 
-They are parts of RealMLP (Holzmueller, Grinsztajn and Steinwart, "Better by Default", NeurIPS 2024, section
-3); any network may have them. Features stand on the last axis.
+Both are parts of RealMLP (Holzmueller, Grinsztajn and Steinwart, "Better by Default", NeurIPS 2024, section
+3), but any network may use them. Features lie on the last axis.
 """
 
 from __future__ import annotations
