@@ -1,17 +1,17 @@
-"""Metrics: what is reported about outputs and targets besides the loss. The contract, then each one.
+"""Metrics: measures of outputs and targets besides the loss. First the contract, then each metric.
 
-A metric is bound to a loss (its `task` and what it `takes`) and the number of outputs. One of two kinds:
+A metric is bound to a loss and a number of outputs. There are two kinds:
 
-- Sums: a vector of `size` float64 sums (of squares: in a `Frame`). `accumulate` adds a slice of rows to it;
-  sums of different slices combine by addition, in the fixed tree of the shards, so the value does not depend
-  on the workers; `finish` turns the total into the value.
-- Collected (`collect` true, `size` 0): needs every row at once, for ranks: `finish_collected`.
+- Sums: a vector of `size` float64 sums. `accumulate` adds a slice of rows to it. The sums of slices are added
+  up in the fixed tree of the shards, so the value does not depend on the workers. `finish` turns the total
+  into the value. Sums of squares are taken in a `Frame`.
+- Collected (`collect` true, `size` 0): `finish_collected` needs all rows at once, to rank them.
 
-    outputs  (rows, outputs), what the network gives; `Loss.predictions` says what that means
+    outputs  (rows, outputs) of the network; `Loss.predictions` turns them into the unit of the targets
     targets  classification: labels (rows,), or one-hot rows (rows, classes); else values (rows, outputs)
-    weights  (rows,) or None: all are 1
+    weights  (rows,); None: all are 1
 
-A value that is not defined (no rows, one class only) is nan. Sums of unweighted counts are exact.
+A value that is not defined (no rows, or only one class) is NaN. Sums of unweighted counts are exact.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def _no_collected(*_: Any) -> Any:
 
 @dataclass(frozen=True)
 class BoundMetric:
-    """`accumulate(outputs, targets, weights, sums)` adds to `sums`, (size,); see the module."""
+    """A metric, bound to a loss and a number of outputs (see the module). `accumulate(outputs, targets,
+    weights, sums)` adds to `sums`, (size,). Functions of the other kind of metric raise RuntimeError."""
 
     name: str
     size: int = 0
@@ -57,21 +58,22 @@ class BoundMetric:
 
 
 class Frame(NamedTuple):
-    """Where the targets of a set lie. Sums of squares are taken of (target - center) / size, so that they
-    keep their digits and stay within float64. One of each for every output; sizes are powers of two."""
+    """The center and the size of the targets of a set, for each output. Sums of squares are taken of
+    (target - center) / size, so that they keep their digits and do not overflow. Sizes are powers of two."""
 
     center: tuple[float, ...]
     size: tuple[float, ...]
 
     def part(self, columns: tuple[int, int]) -> Frame:
-        """Of some outputs: the first, and how many."""
+        """The frame of some outputs. columns: the first output, and their number."""
         first, count = columns
         return Frame(self.center[first : first + count], self.size[first : first + count])
 
 
 def frame_of(targets: Array, weights: Array | None = None) -> Frame:
-    """The frame of targets (rows, outputs): their mean, and at least the largest distance from it (where they
-    are all the same, their size)."""
+    """The frame of targets (rows, outputs). Rows with weight 0 do not count. center: the mean. size: a power
+    of two, at least the largest distance from the center; if all targets are equal, at least their absolute
+    value."""
     t = targets if weights is None else targets[weights > 0]
     origin = t[0].astype(np.float64) if len(t) else np.zeros(targets.shape[1])
     shift, low, high = np.zeros((3, targets.shape[1]))
@@ -89,7 +91,8 @@ def frame_of(targets: Array, weights: Array | None = None) -> Frame:
 
 @dataclass(frozen=True)
 class Binding:
-    """What a metric is bound to. `k` is the number in `top_k`, else 0. `frame`: of the targets, if known."""
+    """The facts that a metric is bound to. `outputs`: their number. `takes`, `predictions`: of the loss. `k`:
+    the number in `top_k`, else 0. `frame`: that of the targets; None: not known."""
 
     name: str
     task: Task
@@ -111,8 +114,9 @@ class Binding:
 def metrics_for(
     loss: Loss, output_shape: Shape, names: Sequence[str] | None = None, frame: Frame | None = None
 ) -> list[BoundMetric]:
-    """The metrics called `names`, or (None) the usual ones for the loss; each once, in the order given.
-    `frame`: of the targets that they will measure; the same one for all parts of a set.
+    """The metrics called `names`, each once, in this order; None: the usual metrics of the loss.
+    `output_shape`: the shape of one row of the outputs. `frame`: that of the targets to measure; all parts of
+    a set must have the same frame.
 
     Raises JobError with a fault at `metrics.<i>` for every name that is not known or does not apply.
     """
@@ -134,15 +138,15 @@ def metrics_for(
 
 
 def less_is_better(name: str) -> bool:
-    """Of a metric or the loss, as a run names it: with its set, and of several outputs with its output.
-    Of what is not known more is better."""
+    """Whether lower values of a metric or of the loss are better. name: as in a run, with the set and, for
+    several outputs, the output: `validation_digit.loss`. False for an unknown metric."""
     split, _, rest = name.partition("_")
     own = (rest if split in SPLITS else name).rpartition(".")[2]
     return own == "loss" or (own in METRICS and METRICS[own].less_is_better)
 
 
 def _parse(name: str) -> tuple[str, int]:
-    """("top_k", 5) for "top_5"; (name, 0) for any other."""
+    """("top_k", 5) for "top_5"; (name, 0) for any other name."""
     head, _, number = name.rpartition("_")
     return ("top_k", int(number)) if head == "top" and number.isdecimal() and len(number) < 10 else (name, 0)
 
@@ -171,12 +175,12 @@ def _labels(targets: Array) -> Array:
 
 
 def _threshold(takes: Takes) -> float:
-    """Above it an output says yes: a probability above a half is a logit above 0."""
+    """The threshold above which an output means yes: 0.5 for probabilities, which is 0 for logits."""
     return 0.5 if takes == "probabilities" else 0.0
 
 
 def _total(values: Array, weights: Array | None) -> float:
-    """The weighted sum over rows (and outputs), in float64."""
+    """The weighted sum of values, (rows,) or (rows, outputs), in float64."""
     if weights is not None:
         values = values * weights.reshape(-1, *[1] * (values.ndim - 1))
     return float(np.sum(values, dtype=np.float64))
@@ -192,7 +196,8 @@ def _mean_metric(
     row_values: Callable[[Array, Array], Array],
     last: Callable[[float], float] = float,
 ) -> BoundMetric:
-    """The weighted mean of `row_values`, (rows,) or (rows, outputs), then `last` of it."""
+    """A metric whose value is `last` of the weighted mean of `row_values`. row_values: from outputs and
+    targets to values, (rows,) or (rows, outputs)."""
 
     def accumulate(y: Array, targets: Array, weights: Array | None, sums: Sums) -> None:
         values = row_values(y, targets)
@@ -204,8 +209,8 @@ def _mean_metric(
 
 
 def _accuracy(setting: Binding) -> BoundMetric:
-    """The share of right answers. For several yes-or-no outputs: of right outputs (Keras's binary accuracy;
-    scikit-learn counts rows that are right in every output)."""
+    """The share of right answers. For several yes-or-no outputs, the share of right outputs, as Keras's
+    binary accuracy; scikit-learn counts rows in which all outputs are right."""
     threshold = _threshold(setting.takes)
 
     def right_class(y: Array, targets: Array) -> Array:
@@ -219,8 +224,8 @@ def _accuracy(setting: Binding) -> BoundMetric:
 
 
 def _class_accuracy(setting: Binding) -> BoundMetric:
-    """The share of rows whose highest output stands where the highest target does: the accuracy of a network
-    that learns one-hot targets through a loss on values, as in Nielsen's book."""
+    """The share of rows whose highest output and highest target have the same place: the accuracy of a
+    network that learns one-hot targets by a loss on values, as in Nielsen's book."""
     return _mean_metric(setting.name, 1, lambda y, t: np.equal(y.argmax(axis=1), t.argmax(axis=1)))
 
 
@@ -240,9 +245,10 @@ def _top_k(setting: Binding) -> BoundMetric:
 
 
 def _of_counts(value: Callable[[Sums, Sums, Sums], Sums]) -> Callable[[Binding], BoundMetric]:
-    """A metric of (both, predicted, actual): the weight of rows of a class that were predicted and are of
-    that class, were predicted, and are of that class. The mean over the classes that occur in either,
-    as scikit-learn's average="macro"; one yes-or-no output counts its positive side only."""
+    """A metric of counts: the mean of value(both, predicted, actual) over the classes that occur in targets
+    or predictions, as scikit-learn's average="macro". predicted: the weight of the rows predicted as a class;
+    actual: of the rows of the class; both: of the rows that are both. A single yes-or-no output has one
+    class, the positive one."""
 
     def bind(setting: Binding) -> BoundMetric:
         n, threshold = setting.outputs, _threshold(setting.takes)
@@ -264,7 +270,7 @@ def _of_counts(value: Callable[[Sums, Sums, Sums], Sums]) -> Callable[[Binding],
         def finish(sums: Sums) -> float:
             both, predicted, actual = sums.reshape(3, n)
             occurs = (predicted + actual) > 0
-            if n == 1:  # nothing positive anywhere: 0, as scikit-learn's zero_division=0
+            if n == 1:  # without positive rows the value is 0, as with scikit-learn's zero_division=0
                 occurs = np.ones(1, dtype=bool)
             return float(value(both, predicted, actual)[occurs].mean()) if occurs.any() else math.nan
 
@@ -275,7 +281,7 @@ def _of_counts(value: Callable[[Sums, Sums, Sums], Sums]) -> Callable[[Binding],
 
 
 def _share(a: Sums, b: Sums) -> Sums:
-    """a / b; 0 where b is 0."""
+    """a / b, element by element; 0 if b is 0."""
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
@@ -288,8 +294,9 @@ _f1 = _of_counts(lambda both, predicted, actual: _share(2 * both, predicted + ac
 
 
 def auc_of(scores: Array, positive: Array, weights: Array | None = None) -> float:
-    """The area under the ROC curve: the chance that a positive row scores above a negative one, ties
-    counting half (Mann and Whitney, 1947). All (rows,). nan where one side is missing."""
+    """The area under the ROC curve: the probability that a positive row has a higher score than a negative
+    row, where ties count half (Mann and Whitney, 1947). All arguments are (rows,), `positive` is bool. NaN if
+    all rows, or none, are positive."""
     w = np.ones(len(scores)) if weights is None else weights.astype(np.float64)
     values, group = np.unique(scores, return_inverse=True)
     up = np.bincount(group, w * positive, len(values))
@@ -299,13 +306,13 @@ def auc_of(scores: Array, positive: Array, weights: Array | None = None) -> floa
 
 
 def _auc(setting: Binding) -> BoundMetric:
-    """The area under the ROC curve. Several outputs: the mean over the outputs (one class against the rest,
-    on probabilities) for which both sides occur."""
+    """The area under the ROC curve. For several outputs, the mean over the outputs for which positive and
+    negative rows occur. For classification, each class against the rest, on probabilities."""
 
     def evaluate(y: Array, targets: Array, weights: Array | None) -> float:
         scores = y.astype(np.float64)
         if setting.task == "classification":
-            scores = setting.predictions(scores)  # a softmax compares a class with the others of its row
+            scores = setting.predictions(scores)  # only probabilities can be compared between rows
             positive = _labels(targets)[:, None] == np.arange(setting.outputs)
         else:
             positive = targets > 0.5
@@ -342,9 +349,9 @@ def _rmse(setting: Binding) -> BoundMetric:
 def _r2(setting: Binding) -> BoundMetric:
     """1 - (sum of squared errors) / (sum of squares around the mean target); the mean over the outputs.
 
-    Where the targets do not vary: 1 for no error at all, else 0, as scikit-learn. A standard deviation under
-    a millionth of the targets' distance from the frame's center counts as none: below that the sums carry too
-    few digits.
+    If the targets of an output do not vary, its value is 1 without any error, else 0, as in scikit-learn. A
+    standard deviation below a millionth of the targets' distance from the frame's center counts as 0, because
+    the sums have too few digits.
     """
     n, errors, center, size = setting.outputs, _errors(setting), setting.center, setting.size
 

@@ -1,4 +1,4 @@
-"""Losses: the contract in `base`, then the instances by what they compare, and the table of all of them."""
+"""All losses, by the `type` that names them in a job. The contract is in `distbp.nn.losses.base`."""
 
 from __future__ import annotations
 

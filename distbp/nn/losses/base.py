@@ -1,29 +1,29 @@
 """The contract of a loss, before any loss.
 
-A loss is a frozen dataclass that says what it is (its options) and, for validation and metrics, these facts:
+A loss is a frozen dataclass. Its fields are its options. Validation and metrics read these facts:
 
     targets   "labels": (rows,) intp class numbers; "values": (rows, outputs) floats of the network's dtype
-    takes     what the last layer must give: "logits" (any number; the loss applies the sigmoid or softmax),
-              "scores" (any number, compared with each other only), "probabilities" (0 to 1), or "outputs"
-              (the numbers themselves)
+    takes     the kind of outputs: "logits" (any number; the loss applies the sigmoid or softmax), "scores"
+              (any number; they are only compared), "probabilities" (0 to 1), or "outputs" (values)
     task      "classification" (one of several classes), "binary" (one or many independent yes-or-no
-              outputs), "regression"
-    allowed   (lowest, highest) target that it takes
-    applies   the activation that it applies itself, or ""
+              outputs), or "regression"
+    allowed   the lowest and the highest target
+    applies   the activation that the loss applies itself, or ""
     predictions(outputs)
-              what outputs of the network say in the unit of the targets: probabilities, rates, values.
-              Metrics, `predict` and evaluation go by it.
+              turns outputs of the network into the unit of the targets: probabilities, rates, values.
+              Metrics, `predict` and evaluation use it.
     outputs_for(predictions)
-              the way back: outputs whose predictions are these. By it the mean of several networks'
-              predictions is made the outputs of one.
+              the inverse: outputs with these predictions. It turns the mean of several networks' predictions
+              into outputs.
 
-It holds no arrays. `op(outputs)` says which op of `distbp.nn.ops.losses` computes it, and with which numbers:
+A loss holds no arrays. `op(outputs)` names the op of `distbp.nn.ops.losses` that computes it, and the op's
+numbers. The contract of the result:
 
-- The op gives the weighted SUM over the rows, added up in float64, and the gradient of that same sum. The
-  server adds up the weights and divides once. So a weighted mean divides by the sum of the weights, as
+- The loss is the weighted SUM over the rows, added up in float64, and the gradient is that of the same sum.
+  The server adds up the weights and divides once. So a weighted mean divides by the sum of the weights, as
   PyTorch's `weight=` does; Keras divides by the number of rows.
-- A row's loss over several outputs is their sum or their mean: each loss says which.
-- Where a loss overflows it is inf, and the trainer stops before the update.
+- A row's loss over several outputs is their sum or their mean. The docstring of each loss says which.
+- A loss that overflows is inf. The trainer then stops before the update.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ Task = Literal["classification", "binary", "regression"]
 
 
 class LossOp(NamedTuple):
-    """The op that computes a loss: its name, its whole numbers, and its real numbers: (loss factor,
-    gradient factor, ...)."""
+    """The op that computes a loss. `real`: (loss factor, gradient factor, ...). `whole`: its whole
+    numbers."""
 
     name: str
     real: tuple[float, ...]
@@ -54,11 +54,11 @@ class LossOp(NamedTuple):
 
 @dataclass(frozen=True)
 class Targets:
-    """What validation knows about the training targets, as the loss takes them; None means not known.
+    """The facts about the training targets that validation knows; None: not known.
 
-    `classes`: for labels, how many outputs they need. `names`: their names in the order of the outputs; None:
-    their numbers. `labels`: the labels, in words, where they do not fit the outputs. `columns`: for values,
-    how many numbers a row has.
+    `classes`: for labels, the number of outputs that they need. `names`: the names of the classes in the
+    order of the outputs; None: their numbers. `labels`: the labels, in words, if they do not fit the outputs,
+    else "". `columns`: for values, the number of numbers in a row.
     """
 
     kind: TargetKind | None = None
@@ -73,11 +73,11 @@ ANY_VALUE = (-math.inf, math.inf)
 
 
 class LayerFault(str):
-    """A fault of the layer, which has another number of units than the targets ask for."""
+    """A fault of the layer: its number of units is not the one that the targets need."""
 
 
 class Loss(Protocol):
-    """What every loss dataclass offers. `type` is its name in a job."""
+    """The interface of all losses. `type`: the name in a job."""
 
     targets: ClassVar[TargetKind]
     takes: ClassVar[Takes]
@@ -89,42 +89,41 @@ class Loss(Protocol):
     def type(self) -> str: ...
 
     def predictions(self, outputs: Array) -> Array:
-        """(rows, outputs) of what the network gives -> the same shape and dtype; may be `outputs` itself."""
+        """The predictions of outputs (rows, outputs), in the same shape and dtype; may return `outputs`."""
         ...
 
     def outputs_for(self, predictions: Array) -> Array:
-        """The inverse of `predictions`, of the same shape and dtype; finite where these are. Where several
-        outputs have the same predictions, one of them."""
+        """Outputs with these predictions, in the same shape and dtype. Finite predictions give finite
+        outputs."""
         ...
 
     def faults(
         self, output_shape: Shape, activation: str | None, targets: Targets, layer: str = LAST
     ) -> tuple[str, ...]:
-        """Every reason why this loss does not fit, each saying how to mend it; empty where it fits. What is
-        to be mended in the layer is a LayerFault.
+        """Every reason why this loss does not fit, with a way to mend it; () if the loss fits. A number of
+        units to mend in the layer is a LayerFault.
 
-        `output_shape`: of one row of the network's outputs. `activation`: the name of the activation that
-        makes them ("linear" for none); None where it is not known. `layer`: the one that gives them, in
-        words.
+        `output_shape`: the shape of one row of the outputs. `activation`: the name of the activation that
+        makes the outputs ("linear": none does); None: not known. `layer`: the output layer, in words.
         """
         ...
 
     def constant(self, mean: Array, median: Array) -> Array:
-        """The best outputs (outputs,) that are the same for every row, or nearly. `mean`, `median`: of the
-        targets, float64; for labels both are the share of each class."""
+        """The outputs (outputs,) with the least, or nearly the least, loss if all rows have the same. `mean`,
+        `median`: of the targets, (outputs,) float64; for labels, both are the share of each class."""
         ...
 
     def op(self, outputs: int) -> LossOp: ...
 
 
-# An activation that already does what the loss will do, and the loss that goes with it.
+# Activations that a loss on logits applies itself, and for each the loss on its outputs.
 _SQUASHES = {"softmax": "nll", "sigmoid": "binary_cross_entropy"}
 
 
 def common_faults(
     loss: Loss, output_shape: Shape, activation: str | None, targets: Targets, layer: str
 ) -> tuple[str, ...]:
-    """The faults that follow from the facts of `loss` alone; a loss adds its own to them."""
+    """The faults that follow from the facts of `loss`, see `Loss.faults`. A loss may add its own faults."""
     name = loss.type
     if len(output_shape) != 1:
         steps = ", or set data.truncated_bptt_steps, where each step has a target"
@@ -151,14 +150,14 @@ def common_faults(
 
 
 def softmax(z: Array) -> Array:
-    """Row by row, shifted by each row's maximum, so that exp cannot overflow."""
+    """The softmax of each row of z (rows, outputs), shifted by its maximum, so that exp cannot overflow."""
     with np.errstate(under="ignore"):
         e = np.exp(z - z.max(axis=1, keepdims=True))
         return np.asarray(e / e.sum(axis=1, keepdims=True))
 
 
 class LossFacts:
-    """The facts of most losses; a loss states those that differ."""
+    """The facts of most losses. A loss overrides the facts that differ."""
 
     targets: ClassVar[TargetKind] = "values"
     takes: ClassVar[Takes] = "outputs"
@@ -208,10 +207,10 @@ def lower_loss(
     targets: Ref | None = None,
     totals: tuple[Ref, Ref] = (LOSS_TOTAL, WEIGHT_TOTAL),
 ) -> tuple[Ref, Ref]:
-    """Emits the loss of outputs y (rows, outputs), which adds to `totals`: the loss sum and the sum of the
-    weights. Where y has several rows for each row of the slice, so have targets and weights. Returns the
-    gradient with respect to y, and the loss of each output (of labels: of each row). targets: left out where
-    they are all that the space of targets has."""
+    """Emits the loss of outputs y (rows, outputs). The ops add the loss sum and the sum of the weights to
+    `totals`. If y has several rows for each row of the slice, targets and weights have them, too. targets:
+    their place; None: all numbers of the space TARGETS. Returns the gradient with respect to y, and the loss
+    of each output (for labels: of each row)."""
     op = loss.op(y.columns)
     labels = loss.targets == "labels"
     columns = 1 if labels else y.columns

@@ -1,7 +1,7 @@
-"""Losses of independent yes-or-no outputs; one output is binary, many are multi-label.
+"""Losses of independent yes-or-no outputs: one output for a binary task, several for a multi-label task.
 
-Targets t are values from 0 to 1. A row's cross-entropy is the mean over its outputs, as in PyTorch, or with
-`outputs: sum` their sum, as in Nielsen, "Neural Networks and Deep Learning", chapter 3.
+Targets t are values from 0 to 1. A row's cross-entropy is the mean over its outputs, as in PyTorch; with
+`outputs: sum` it is their sum, as in Nielsen, "Neural Networks and Deep Learning", chapter 3.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OUTPUTS_HELP = "how the outputs of one row combine"
 class SigmoidCrossEntropy(LossFacts):
     """-t log s(z) - (1 - t) log(1 - s(z)) on logits z, s the sigmoid; derivative s(z) - t.
 
-    Neither overflows, nor loses small losses and derivatives: PyTorch's BCEWithLogitsLoss.
+    PyTorch's BCEWithLogitsLoss. Loss and derivative neither overflow nor lose digits near 0.
     """
 
     type: Literal["sigmoid_cross_entropy"] = "sigmoid_cross_entropy"
@@ -36,7 +36,7 @@ class SigmoidCrossEntropy(LossFacts):
 
     def predictions(self, outputs: Array) -> Array:
         with np.errstate(under="ignore"):
-            e = np.exp(-np.absolute(outputs))  # which cannot overflow
+            e = np.exp(-np.absolute(outputs))  # cannot overflow
         return np.asarray(np.where(outputs < 0, e, 1) / (1 + e), outputs.dtype)
 
     def constant(self, mean: Array, median: Array) -> Array:
@@ -61,9 +61,9 @@ def _factors(combine: str, outputs: int) -> tuple[float, float]:
 class BinaryCrossEntropy(LossFacts):
     """-t log p - (1 - t) log(1 - p) on probabilities p, as a sigmoid layer gives them.
 
-    The logarithms are held at -100 or more, and the derivative is (p - t) / max(p (1 - p), 1e-12): PyTorch's
-    BCELoss. Where the sigmoid has saturated the gradient through it is lost; `sigmoid_cross_entropy` on
-    a linear last layer has no such limit.
+    PyTorch's BCELoss: the logarithms are at least -100; the derivative is (p - t) / max(p (1 - p), 1e-12). If
+    the sigmoid has saturated, its gradient is 0. `sigmoid_cross_entropy` on a linear last layer has no such
+    limit.
     """
 
     type: Literal["binary_cross_entropy"] = "binary_cross_entropy"
@@ -93,11 +93,11 @@ class BinaryCrossEntropy(LossFacts):
 class Perceptron(LossFacts):
     """(y - t) z, y = 1 where z > 0, else 0: how far a wrong output is on the wrong side; derivative y - t.
 
-    Descent along it is Rosenblatt's rule for step units, w <- w + rate (t - y) x (F. Rosenblatt,
-    Psychological Review 65, 1958), which a step itself, with its derivative of 0, could not learn by. With
-    batches of one row, from weights of 0, it ends without a wrong answer after at most (R / margin)^2
-    corrections where the classes can be separated (A. Novikoff, 1962); a row has one more input for the
-    bias, 1. A row's loss is the sum over its outputs.
+    Gradient descent on this loss is Rosenblatt's rule for step units, w <- w + rate (t - y) x (F. Rosenblatt,
+    Psychological Review 65, 1958). Descent through the step itself would not learn, because its derivative is
+    0. With batches of one row and initial weights of 0, if the classes are linearly separable, all answers
+    are right after at most (R / margin)^2 corrections (A. Novikoff, 1962), where the bias counts as the
+    weight of one more input, 1. A row's loss is the sum over its outputs.
     """
 
     type: Literal["perceptron"] = "perceptron"
@@ -110,10 +110,10 @@ class Perceptron(LossFacts):
         return np.asarray(outputs > 0, outputs.dtype)
 
     def outputs_for(self, predictions: Array) -> Array:
-        return predictions - 0.5  # of several members: what most of them say
+        return predictions - 0.5  # positive if most members of an ensemble predict 1
 
     def constant(self, mean: Array, median: Array) -> Array:
-        # Outputs of 0 cost nothing and say nothing, so that of all constants those of size 1 are compared.
+        # Outputs of 0 would cost nothing, but decide nothing. So only -1 and 1 are compared.
         return np.where(mean > 0.5, 1.0, -1.0)
 
     def op(self, outputs: int) -> LossOp:

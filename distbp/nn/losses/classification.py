@@ -18,8 +18,8 @@ class SoftmaxCrossEntropy(LossFacts):
     """-log softmax(z)_y on logits z; derivative softmax(z) - onehot(y). PyTorch's CrossEntropyLoss.
 
     With smoothing s the target is (1 - s) onehot(y) + s / classes (Szegedy et al., 2016). A class weight
-    weighs the whole row; PyTorch with both `weight` and `label_smoothing` weighs the smoothed part by each
-    class's own weight instead.
+    multiplies the loss of the whole row. PyTorch, given both `weight` and `label_smoothing`, multiplies the
+    smoothed part of each class by that class's weight instead.
     """
 
     type: Literal["softmax_cross_entropy"] = "softmax_cross_entropy"
@@ -50,9 +50,9 @@ class SoftmaxCrossEntropy(LossFacts):
 class NLL(LossFacts):
     """-log p_y on probabilities p, as a softmax layer gives them; derivative -1 / p_y, elsewhere 0.
 
-    PyTorch's NLLLoss takes log-probabilities; this one takes the probabilities themselves, because the last
-    layer's activation is 'softmax'. The logarithm is held at -100 or more and the divisor at 1e-12 or
-    more. `softmax_cross_entropy` on a linear last layer is faster and keeps its gradient everywhere.
+    PyTorch's NLLLoss takes log-probabilities. This loss takes probabilities, because the last layer's
+    activation is 'softmax'. The logarithm is at least -100, and the divisor at least 1e-12.
+    `softmax_cross_entropy` on a linear last layer is faster and keeps its gradient everywhere.
     """
 
     type: Literal["nll"] = "nll"
@@ -81,7 +81,7 @@ class Hinge(LossFacts):
     """max(0, margin - z_y + z_j)^power, summed over the classes j other than y, divided by `classes`.
 
     The multi-class margin loss of Weston and Watkins (1999) on scores z: PyTorch's MultiMarginLoss. Two
-    classes take two outputs. The scores are no logits: their softmax is not a probability.
+    classes need two outputs. The scores are not logits: their softmax is not a probability.
     """
 
     type: Literal["hinge"] = "hinge"

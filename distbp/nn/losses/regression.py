@@ -1,6 +1,6 @@
-"""Losses between numbers and numbers, simplest first. Derivatives with respect to the output y, target t.
+"""Losses of regression, simplest first. Derivatives are with respect to the output y; t is the target.
 
-PyTorch's conventions: mean over the outputs of a row, except `quadratic`, which sums them.
+As in PyTorch, a row's loss is the mean over its outputs, except for `quadratic`, which is their sum.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from distbp.nn.ops.losses import POISSON_EPSILON
 class Quadratic(LossFacts):
     """Half the sum of squares over the outputs: (y - t)^2 / 2, derivative y - t.
 
-    The cost of the worked examples and textbooks (Rumelhart, Hinton and Williams, 1986). `mse` is this, times
-    two, divided by the number of outputs.
+    The cost in worked examples and textbooks (Rumelhart, Hinton and Williams, 1986). `mse` is this cost times
+    2, divided by the number of outputs.
     """
 
     type: Literal["quadratic"] = "quadratic"
@@ -59,8 +59,8 @@ class MAE(LossFacts):
 class Huber(LossFacts):
     """Squares near the target, straight lines beyond `delta` (Huber, 1964); the mean over the outputs.
 
-    (y - t)^2 / 2 where |y - t| <= delta, else delta (|y - t| - delta / 2): PyTorch's HuberLoss (its
-    SmoothL1Loss is this divided by delta).
+    (y - t)^2 / 2 if |y - t| <= delta, else delta (|y - t| - delta / 2). This is PyTorch's HuberLoss; its
+    SmoothL1Loss is this loss divided by delta.
     """
 
     type: Literal["huber"] = "huber"

@@ -1,11 +1,11 @@
-"""The losses of a network with several outputs, and where each output and its targets lie.
+"""The losses of a network with several outputs, and the places of each output and its targets.
 
-A job with one loss has one head, which takes what the last layer gives. A job whose `loss` is a mapping has a
-head for each name in it, in the order of the names. The outputs of the heads lie beside each other, (rows,
-numbers of all outputs), and so do their targets, in the dtype of the network. A label takes one column there:
-the number of its class, which is exact up to `MOST_CLASSES`.
+A head is an output with its loss. A job with one loss has one head, for the output of the last layer. A job
+whose `loss` is a mapping has a head for each name in it, in the order of the names. The outputs of all heads
+lie side by side, (rows, numbers of all outputs), and so do their targets, in the dtype of the network. A
+label takes one column: the number of its class, which is exact up to `MOST_CLASSES`.
 
-The loss of a row is the sum of the losses of its heads, each times its factor.
+The loss of a row is the sum of the losses of the heads, each times its factor.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from distbp.core.arrays import Array, Shape
 from distbp.nn.losses.base import LAST, Loss, lower_loss
 from distbp.nn.tape import LOSS_TOTAL, WEIGHT_TOTAL, Ref, Space, Tape
 
-MOST_CLASSES = 1 << 24  # float32 holds the whole numbers below it
+MOST_CLASSES = 1 << 24  # float32 holds all whole numbers below this one
 
 
 @dataclass(frozen=True)
 class OutputLoss:
-    """The loss of the layer called `name`. `factor`: by which it is multiplied in the sum of all losses."""
+    """The loss of the layer called `name`. `factor`: multiplies the loss in the sum of all losses."""
 
     name: str
     loss: Loss
@@ -46,8 +46,8 @@ class Losses:
 
 @dataclass(frozen=True)
 class Head:
-    """One output with its loss. `name`: "" where it is the only one. `outputs`, `targets`: its first column
-    and how many it has, among those of all heads."""
+    """One output with its loss. `name`: the layer's name; "" for the only output. `shape`: of one row.
+    `outputs`, `targets`: its first column, and its number of columns, among those of all heads."""
 
     name: str
     loss: Loss
@@ -62,7 +62,7 @@ class Head:
 
     @property
     def layer(self) -> str:
-        """The layer that gives it, in words."""
+        """The output layer, in words."""
         return f"layer {self.name!r}" if self.name else LAST
 
     def metric(self, name: str) -> str:
@@ -70,12 +70,13 @@ class Head:
         return f"{self.name}.{name}" if self.name else name
 
     def outputs_of(self, y: Array) -> Array:
-        """Its columns of outputs (rows, outputs)."""
+        """The columns of this head. y: (rows, outputs of all heads)."""
         first, count = self.outputs
         return y[:, first : first + count] if self.name else y
 
     def targets_of(self, targets: Array) -> Array:
-        """Its part of targets, as its loss takes them: labels (rows,) intp, or values (rows, outputs)."""
+        """The targets of this head, as its loss takes them: labels (rows,) intp, or values (rows, outputs).
+        targets: (rows, target columns of all heads)."""
         if not self.name:
             return targets
         first, count = self.targets
@@ -105,15 +106,15 @@ class Heads:
 
     @property
     def target_columns(self) -> int:
-        """How many columns the joined targets have."""
+        """The number of columns of the joined targets."""
         return sum(head.targets[1] for head in self.all)
 
     def predictions(self, outputs: Array) -> Array:
-        """As `Loss.predictions`, of the columns of all outputs."""
+        """`Loss.predictions` of each head. outputs: (rows, outputs of all heads)."""
         return self._each(outputs, lambda head, part: head.loss.predictions(part))
 
     def outputs_for(self, predictions: Array) -> Array:
-        """As `Loss.outputs_for`, of the columns of all outputs."""
+        """`Loss.outputs_for` of each head. predictions: (rows, outputs of all heads)."""
         return self._each(predictions, lambda head, part: head.loss.outputs_for(part))
 
     def _each(self, values: Array, of: Callable[[Head, Array], Array]) -> Array:
@@ -121,23 +122,24 @@ class Heads:
         return np.concatenate(parts, axis=1) if self.several else parts[0]
 
     def join(self, targets: Mapping[str, Array], dtype: np.dtype[np.generic]) -> Array:
-        """Targets of each output as its loss takes them -> of all, (rows, target_columns) of `dtype`."""
+        """The joined targets, (rows, target_columns) in `dtype`. targets: by output, as its loss takes
+        them."""
         columns = [targets[head.name].reshape(len(targets[head.name]), -1) for head in self.all]
         return np.concatenate([column.astype(dtype) for column in columns], axis=1)
 
 
 def parts_of(loss: Loss | Losses) -> tuple[OutputLoss, ...]:
-    """The losses by output. A single loss stands alone, without a name."""
+    """The losses of all outputs. The loss of an only output has the name ""."""
     return loss.outputs if isinstance(loss, Losses) else (OutputLoss("", loss),)
 
 
 def names_of(loss: Loss | Losses) -> tuple[str, ...]:
-    """The layers that give the outputs; () where it is the last one."""
+    """The names of the output layers; (): the last layer."""
     return loss.names if isinstance(loss, Losses) else ()
 
 
 def heads_of(loss: Loss | Losses, shapes: Sequence[Shape]) -> Heads:
-    """The heads of the losses. `shapes`: of one row of each output, in the order of the losses."""
+    """The heads of the losses. `shapes`: the shape of one row of each output, in the order of the losses."""
     found, y, t = [], 0, 0
     for part, shape in zip(parts_of(loss), shapes, strict=True):
         columns = math.prod(shape)
@@ -148,19 +150,19 @@ def heads_of(loss: Loss | Losses, shapes: Sequence[Shape]) -> Heads:
 
 
 def by_output(given: Any) -> dict[str, Any]:
-    """The parts by the names of their outputs. given: a mapping of several outputs, or the part of the only
-    one."""
+    """The parts by the names of their outputs. given: such a mapping, or the part of the only output, which
+    gets the name ""."""
     return dict(given) if isinstance(given, Mapping) else {"": given}
 
 
 def without_names(parts: Mapping[str, Any]) -> Any:
-    """The other way: the part of the only output alone, or a mapping from the names of several."""
+    """The inverse of `by_output`: the part of the only output, or the mapping of several."""
     return parts[""] if "" in parts else dict(parts)
 
 
 def lower_heads(tape: Tape, heads: Heads, outputs: Sequence[Ref]) -> list[tuple[Ref, Ref, Ref]]:
-    """Emits the losses of all outputs, which adds to TOTALS. Returns of each the gradient with respect to
-    it, the loss of each of its numbers (of labels: of each row), and the place of its own loss sum."""
+    """Emits the losses of all outputs, which add to TOTALS. Returns for each output the gradient with respect
+    to it, the loss of each of its numbers (for labels: of each row), and the place of its own loss sum."""
     if not heads.several:
         d, losses = lower_loss(tape, heads.all[0].loss, outputs[0])
         return [(d, losses, LOSS_TOTAL)]
@@ -176,6 +178,6 @@ def lower_heads(tape: Tape, heads: Heads, outputs: Sequence[Ref]) -> list[tuple[
         own = tape.total()
         d, losses = lower_loss(tape, head.loss, y, targets, (own, weight))
         tape.emit("join_loss", own, LOSS_TOTAL, d, real=(head.factor,))
-        weight = tape.total()  # the rows count once: in the first head
+        weight = tape.total()  # not WEIGHT_TOTAL again: the rows count once, in the first head
         found.append((d, losses, own))
     return found
