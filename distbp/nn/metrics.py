@@ -46,8 +46,8 @@ def _no_collected(*_: Any) -> Any:
 
 @dataclass(frozen=True)
 class BoundMetric:
-    """A metric, bound to a loss and a number of outputs (see the module). `accumulate(outputs, targets,
-    weights, sums)` adds to `sums`, (size,). Functions of the other kind of metric raise RuntimeError."""
+    """`accumulate(outputs, targets, weights, sums)` adds to `sums`, (size,); see the module. Functions of the
+    other kind of metric raise RuntimeError."""
 
     name: str
     size: int = 0
@@ -58,8 +58,8 @@ class BoundMetric:
 
 
 class Frame(NamedTuple):
-    """The center and the size of the targets of a set, for each output. Sums of squares are taken of
-    (target - center) / size, so that they keep their digits and do not overflow. Sizes are powers of two."""
+    """Center and size of a set's targets, for each output. Sums of squares are taken of (target - center) /
+    size, so that they keep their digits and do not overflow. Sizes are powers of two."""
 
     center: tuple[float, ...]
     size: tuple[float, ...]
@@ -71,9 +71,8 @@ class Frame(NamedTuple):
 
 
 def frame_of(targets: Array, weights: Array | None = None) -> Frame:
-    """The frame of targets (rows, outputs). Rows with weight 0 do not count. center: the mean. size: a power
-    of two, at least the largest distance from the center; if all targets are equal, at least their absolute
-    value."""
+    """The frame of targets (rows, outputs). Rows with weight 0 do not count. center: the mean. size: at least
+    the largest distance from the center; if all targets are equal, at least their absolute value."""
     t = targets if weights is None else targets[weights > 0]
     origin = t[0].astype(np.float64) if len(t) else np.zeros(targets.shape[1])
     shift, low, high = np.zeros((3, targets.shape[1]))
@@ -115,8 +114,7 @@ def metrics_for(
     loss: Loss, output_shape: Shape, names: Sequence[str] | None = None, frame: Frame | None = None
 ) -> list[BoundMetric]:
     """The metrics called `names`, each once, in this order; None: the usual metrics of the loss.
-    `output_shape`: the shape of one row of the outputs. `frame`: that of the targets to measure; all parts of
-    a set must have the same frame.
+    `output_shape`: of one row. `frame`: that of the targets to measure, the same for all parts of a set.
 
     Raises JobError with a fault at `metrics.<i>` for every name that is not known or does not apply.
     """
@@ -138,8 +136,8 @@ def metrics_for(
 
 
 def less_is_better(name: str) -> bool:
-    """Whether lower values of a metric or of the loss are better. name: as in a run, with the set and, for
-    several outputs, the output: `validation_digit.loss`. False for an unknown metric."""
+    """Whether lower values of a metric or of the loss are better; False for an unknown metric. name: may
+    begin with the set, and the output if there are several: `validation_digit.loss`."""
     split, _, rest = name.partition("_")
     own = (rest if split in SPLITS else name).rpartition(".")[2]
     return own == "loss" or (own in METRICS and METRICS[own].less_is_better)
@@ -196,8 +194,7 @@ def _mean_metric(
     row_values: Callable[[Array, Array], Array],
     last: Callable[[float], float] = float,
 ) -> BoundMetric:
-    """A metric whose value is `last` of the weighted mean of `row_values`. row_values: from outputs and
-    targets to values, (rows,) or (rows, outputs)."""
+    """A metric whose value is `last` of the weighted mean of `row_values`, (rows,) or (rows, outputs)."""
 
     def accumulate(y: Array, targets: Array, weights: Array | None, sums: Sums) -> None:
         values = row_values(y, targets)
@@ -246,9 +243,8 @@ def _top_k(setting: Binding) -> BoundMetric:
 
 def _of_counts(value: Callable[[Sums, Sums, Sums], Sums]) -> Callable[[Binding], BoundMetric]:
     """A metric of counts: the mean of value(both, predicted, actual) over the classes that occur in targets
-    or predictions, as scikit-learn's average="macro". predicted: the weight of the rows predicted as a class;
-    actual: of the rows of the class; both: of the rows that are both. A single yes-or-no output has one
-    class, the positive one."""
+    or predictions, as scikit-learn's average="macro". predicted: the weight of rows predicted as a class;
+    actual: of rows of the class; both: of rows in both. A single output has one class, the positive one."""
 
     def bind(setting: Binding) -> BoundMetric:
         n, threshold = setting.outputs, _threshold(setting.takes)
@@ -294,9 +290,8 @@ _f1 = _of_counts(lambda both, predicted, actual: _share(2 * both, predicted + ac
 
 
 def auc_of(scores: Array, positive: Array, weights: Array | None = None) -> float:
-    """The area under the ROC curve: the probability that a positive row has a higher score than a negative
-    row, where ties count half (Mann and Whitney, 1947). All arguments are (rows,), `positive` is bool. NaN if
-    all rows, or none, are positive."""
+    """The area under the ROC curve: the probability that a positive row scores above a negative row; ties
+    count half (Mann and Whitney, 1947). All (rows,), `positive` bool. NaN if no row or each is positive."""
     w = np.ones(len(scores)) if weights is None else weights.astype(np.float64)
     values, group = np.unique(scores, return_inverse=True)
     up = np.bincount(group, w * positive, len(values))
@@ -350,8 +345,8 @@ def _r2(setting: Binding) -> BoundMetric:
     """1 - (sum of squared errors) / (sum of squares around the mean target); the mean over the outputs.
 
     If the targets of an output do not vary, its value is 1 without any error, else 0, as in scikit-learn. A
-    standard deviation below a millionth of the targets' distance from the frame's center counts as 0, because
-    the sums have too few digits.
+    standard deviation below a millionth of the targets' distance from the frame's center counts as 0: the
+    sums have too few digits.
     """
     n, errors, center, size = setting.outputs, _errors(setting), setting.center, setting.size
 

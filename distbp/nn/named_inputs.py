@@ -34,8 +34,7 @@ class NamedInput(NamedTuple):
 
 
 def named_inputs(layers: Sequence[Layer]) -> tuple[NamedInput, ...]:
-    """The named inputs of a network, in order; () if the data are one input. Faults in the layers' names are
-    passed over."""
+    """The named inputs of a network, in order; () if the data are one input. Passes over faults in names."""
     wiring = wire(layers)[0]
     found: list[NamedInput] = []
     for index, layer in enumerate(layers):

@@ -197,8 +197,7 @@ class Network:
 
     @property
     def answer_shapes(self) -> list[Shape]:
-        """For each output, the shape of the part that has one target: a row, or a step if rows are windows
-        of series."""
+        """For each output, the shape of the part with one target: a row, or a step of a series' window."""
         return [shape if self.carry is None else shape[1:] for shape in self.output_shapes]
 
     @property

@@ -36,8 +36,7 @@ class Program:
     loss, too. `gradient`: (size,); if given, the passes are those of training, and each run fills it.
     `forward_only`: leaves out the backward pass, and keeps the results of all layers and of the loss, so that
     they can be read. `seed`, `steps`: those of the job; `past`: the steps before the job. They decide the
-    draws of dropout. `work`: memory to use if it is large enough. Programs that share it must run one at a
-    time.
+    draws of dropout. `work`: memory to use if large enough. Programs that share it must not run concurrently.
     """
 
     def __init__(
@@ -97,18 +96,15 @@ class Program:
         self._executor.run(len(x), x, targets, weights)
 
     def outputs(self, rows: int) -> Array:
-        """The outputs of the last run, which had `rows` rows: a view (rows, *output_shape), valid until the
-        next run."""
+        """The outputs of the last run, a view (rows, *output_shape) that is valid until the next run."""
         return self._read(self.lowered.outputs, rows).reshape(rows, *self.network.output_shape)
 
     def activations(self, layer: int, rows: int) -> Array:
-        """The output of a layer in the last run, (rows, numbers of a sample), a view. Only with
-        `forward_only`."""
+        """A layer's output in the last run, (rows, numbers of a sample), a view. Needs `forward_only`."""
         return self._read(self.lowered.activations[layer], rows)
 
     def loss_gradient(self, rows: int) -> Array:
-        """The gradient of the last run's loss with respect to the outputs, (rows, outputs). Only with
-        `forward_only`."""
+        """The gradient of the loss with respect to the outputs, (rows, outputs). Needs `forward_only`."""
         return self._side_by_side(self.lowered.loss_gradients, rows)
 
     def losses(self, rows: int) -> Array:

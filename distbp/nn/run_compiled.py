@@ -22,14 +22,12 @@ from distbp.nn.tape import Row, Space
 
 
 def addresses(ops: Sequence[Row]) -> Array:
-    """The address of the compiled op of each row, int64. Compiles ops that no process has compiled before,
-    which takes seconds."""
+    """The address of the compiled op of each row, int64. Compiles ops that no process has compiled yet."""
     return np.array([compiled(row.op.compiled()).address for row in ops], np.int64)
 
 
 class Ops(NamedTuple):
-    """A list of ops. words, starts: see `run_tape.encode`. ops: addresses of the compiled ops; 0: the op is
-    left out."""
+    """A list of ops. words, starts: see `run_tape.encode`. ops: addresses of compiled ops; 0: left out."""
 
     words: Wholes
     starts: Wholes
@@ -49,8 +47,7 @@ def ops_of(rows: Sequence[Row], weighted: bool) -> Ops:
 
 
 def run_rows(program: int, spaces: int, rows: int) -> None:
-    """Runs all rows of a tape on a slice of `rows` rows. program: address of an `Ops`. spaces: address of the
-    table of spaces."""
+    """Runs a tape on a slice of `rows` rows. program: address of an `Ops`. spaces: of the table of spaces."""
     it = ops_at(program)
     words, starts, ops = address_of(it.words), it.starts, it.ops
     for i in range(ops.size):
@@ -84,16 +81,14 @@ def _may_be_ours(row: Row, most_rows: int, kernels: Kernels, fast: int) -> bool:
 
 def _may_be_direct(by_columns: bool, m: int, n: int, k: int, rows: int, strips: int) -> bool:
     """Whether `is_direct` holds on some slice for a product with the shape (m, n) and k terms on the largest
-    slice. So the shape of a slice alone decides which function computes its product; the largest slice of the
-    tape does not."""
+    slice. So which function computes a slice depends on its shape, not on the tape's largest slice."""
     if by_columns:
         return bool(is_direct.py_func(True, min(m, FEW_ROWS), n, k, 1))
     return m * n * k >= TINY and (m * n * k <= SMALL * rows or strips > 1)
 
 
 def space_table(spaces: Spaces, gemm: Gemm) -> Array:
-    """The table of spaces that compiled ops read, int64 (see `distbp.nn.ops.rows`). Keep the arrays alive
-    while the table is used."""
+    """The table of spaces (see `distbp.nn.ops.rows`), int64. Keep the arrays alive while it is used."""
     table = np.zeros(PRODUCTS + len(gemm), np.int64)
     for space, array in spaces.items():
         table[space] = address(array)

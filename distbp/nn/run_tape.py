@@ -29,8 +29,7 @@ class Executor(Protocol):
 
 class _Bound(NamedTuple):
     """An op with its operands for slices with a certain number of rows. `changing`: number and place of each
-    operand that changes from run to run. `finds_longest`: whether the op writes the steps of the longest
-    row."""
+    operand that changes from run to run. `finds_longest`: whether the op writes LONGEST."""
 
     row: Row
     operands: list[Any]

@@ -16,8 +16,7 @@ Sharing = Mapping[tuple[int, str], int]  # (layer, parameter) -> the layer that 
 
 
 def parameter_shapes(layer: Layer, inputs: Sequence[Shape | None]) -> dict[str, Shape] | None:
-    """The shapes of a layer's parameters, by name, for inputs of these shapes. None if a shape is not known
-    or does not fit."""
+    """The shapes of a layer's parameters, by name; None if an input's shape is not known or does not fit."""
     known = [shape for shape in inputs if shape is not None]
     if len(known) < len(inputs) or layer.joins != (len(inputs) > 1):
         return None
@@ -107,8 +106,7 @@ def sharing_of(layers: Sequence[Layer], shapes: Sequence[Shapes | None]) -> Shar
 
 
 def users_of(sharing: Sharing) -> dict[tuple[int, str], list[int]]:
-    """For each tensor that several layers use, by (owner, parameter): the owner, then the other layers in
-    order."""
+    """For each tensor that several layers use, by (owner, parameter): the owner, then the others in order."""
     users: dict[tuple[int, str], list[int]] = {}
     for (user, name), owner in sorted(sharing.items()):
         users.setdefault((owner, name), [owner]).append(user)
@@ -119,8 +117,7 @@ Uses = Sequence[tuple[str, Sequence[int], Ref]]  # a tensor's name, its users, t
 
 
 def part_buffers(tape: Tape, shared: Uses) -> dict[tuple[int, str], Ref]:
-    """A buffer for each user's part of a shared tensor's gradient, by layer and name. The buffers are kept
-    until the parts are added up."""
+    """A buffer for each user's part of a shared tensor's gradient, by layer and name. Buffers are kept."""
     parts = {
         (user, name): tape.work(place.columns, 0, place.plus)
         for name, users, place in shared

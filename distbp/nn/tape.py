@@ -67,13 +67,11 @@ class Ref(NamedTuple):
         return rows * times + self.plus, self.columns
 
     def reshaped(self, columns: int, times: int) -> Ref:
-        """The same elements as a matrix with another shape: for each row of the slice, `times` rows of
-        `columns` elements."""
+        """The same elements in another shape: `times` rows of `columns` numbers for each row of the slice."""
         return self._replace(columns=columns, times=times)
 
     def step(self, number: int) -> Ref:
-        """The part (rows, columns) with this number, if this matrix holds several such parts, one after the
-        other."""
+        """Part `number`, (rows, columns), of a matrix that holds such parts one after the other."""
         return self._replace(times=1, per_row=self.per_row + number * self.columns, most=0)
 
     def steps(self, first: int, count: int) -> Ref:
@@ -120,8 +118,7 @@ class Row(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """The number of units of a layer whose activation function can saturate, and the place of their counts of
-    live rows in TOTALS."""
+    """The units of a layer whose activation can saturate. `total`: the place of their counts of live rows."""
 
     layer: int
     units: int
@@ -178,8 +175,7 @@ class Tape:
 
     @contextmanager
     def where(self, step: int | None, *, past: bool = False) -> Iterator[None]:
-        """Ops emitted in this block run only if a row of the slice has this step; with `past`, only if no row
-        has it. None: they always run."""
+        """Ops emitted in this block run only if a row (with `past`: no row) has this step; None: always."""
         before, self.when = self.when, 0 if step is None else -(step + 1) if past else step + 1
         try:
             yield
@@ -195,8 +191,7 @@ class Tape:
         deferred: bool = False,
         measured: bool = False,
     ) -> None:
-        """Appends the op called `name`. Raises KeyError if there is no such op, ValueError if the number of
-        operands is wrong."""
+        """Appends an op. Raises KeyError for an unknown name, ValueError for a wrong number of operands."""
         op = OPS[name]
         if len(refs) != len(op.operands):
             raise ValueError(f"{name} takes {len(op.operands)} operands, got {len(refs)}")
@@ -207,14 +202,13 @@ class Tape:
         self._kept.update(ref.buffer for ref in refs if ref.buffer >= 0)
 
     def watch(self, units: int) -> Ref:
-        """A place in TOTALS for the live rows of each of `units` units, for the health report. Not to be
-        called after `total`."""
+        """A place in TOTALS for the live rows of each unit, for the health report. Call it before `total`."""
         assert not self._totals
         self.watched.append(Watched(self.layer, units, Ref(Space.TOTALS, self._live, units, plus=1)))
         return self.watched[-1].total
 
     def total(self) -> Ref:
-        """A new place in TOTALS, behind those of watched units. Call `watch` only before this."""
+        """A new place in TOTALS, behind those of watched units."""
         self._totals += 1
         return Ref(Space.TOTALS, self._live + self._totals - 1, 1, plus=1)
 

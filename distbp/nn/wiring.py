@@ -83,8 +83,7 @@ def wire(
 
 
 def _named_inputs(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -> list[Problem]:
-    """Checks named inputs: they have names, stand before all other layers, and other layers take the data by
-    these names only."""
+    """Checks that named inputs have names and stand first, and that other layers take the data by name."""
     names = [layer.name for layer in layers if layer.enters]
     problems = []
     for index, (layer, sources) in enumerate(zip(layers, wiring, strict=True)):
@@ -166,8 +165,7 @@ def _fitting(wanted: str, names: Iterable[str]) -> list[str]:
 
 
 def columns_left(layers: Sequence[Layer], wiring: Wiring, entry: Columns | None) -> list[str]:
-    """The names of the table's columns that no layer takes. [] if the data are not a table, or a layer takes
-    all columns."""
+    """The names of the table's columns that no layer takes; [] if the data are not a table."""
     takers = [layer for layer, sources in zip(layers, wiring, strict=True) if DATA in sources]
     if entry is None or not all(layer.table_columns for layer in takers):
         return []
@@ -179,8 +177,7 @@ def columns_left(layers: Sequence[Layer], wiring: Wiring, entry: Columns | None)
 
 
 def wiring_of(layers: Sequence[Layer], outputs: Sequence[str] = ()) -> Wiring:
-    """The sources of each layer. outputs: as in `wire`. Raises ValueError, whose message lists every fault in
-    the names."""
+    """The sources of each layer. outputs: as in `wire`. Raises ValueError with every fault."""
     wiring, problems = wire(layers, outputs=outputs)
     if problems:
         raise ValueError("; ".join(f"layer {problem.place}: {problem.message}" for problem in problems))
@@ -272,8 +269,7 @@ def ids_below(layers: Sequence[Layer], wiring: Sequence[Sequence[int | None]]) -
 
 
 class DataFacts(NamedTuple):
-    """The demands on the data of the layers that take them: see `LayerFacts.takes` and
-    `LayerFacts.ids_below`."""
+    """The demands of layers on the data: see `LayerFacts.takes` and `LayerFacts.ids_below`."""
 
     takes: set[Takes]
     ids_below: int | None

@@ -14,7 +14,8 @@ Every layer keeps these rules, so that the hot loop allocates nothing and gradie
   to `low.gradients[name]`. The caller owns the returned buffers and may overwrite them.
 - Loss gradients are sums over rows, never means: the server divides once.
 - A layer with several inputs returns a separate buffer for each gradient that is wanted.
-- A value of ids (`takes = "ids"`) is int64 and lies in the space INPUTS. Its gradient is never wanted.
+- A value of ids (`takes = "ids"`) lies in the space INPUTS as int64; ids of a named input are numbers of the
+  network's dtype. Their gradient is never wanted.
 - Nothing is random except the draws of an op at a position (step, shard, layer).
 - If `low.training` is false, `backward` is never called.
 """
@@ -87,8 +88,7 @@ class StatisticSpec:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """A state that a recurrent layer carries from one window of a series to the next. `shape`: for one row of
-    a slice."""
+    """A state that a recurrent layer carries from window to window of a series. `shape`: for one row."""
 
     name: str
     shape: Shape

@@ -31,8 +31,7 @@ from distbp.nn.tape import Ref
 
 @dataclass(frozen=True, kw_only=True)
 class _Convolution(LayerFacts):
-    """The common part of both convolutions. `_windows`: the windows over inputs of a shape; raises ValueError
-    if none fits."""
+    """The common part of both convolutions. `_windows` raises ValueError if no window fits."""
 
     trains: ClassVar[bool] = True
     activation_option: ClassVar[str] = "activation"

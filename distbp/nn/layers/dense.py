@@ -2,8 +2,7 @@
 
 With dz = dy * f'(z), the gradients are dW = dz^T x, db = sum of dz over the rows, dx = dz W (Nielsen, "Neural
 Networks and Deep Learning", chapter 2, equations BP1-BP4 in matrix form over a whole minibatch).
-W is stored as (units, inputs). For small batches, both products with it are about 1.5 times faster than with
-its transpose.
+W is stored as (units, inputs): for small batches, both products are then about 1.5 times faster.
 
 `parametrization: ntk` first divides the n inputs by sqrt(n). With weights of deviation about 1, outputs are
 then about as large as inputs, and updates act on weights of that size (Jacot, Gabriel and Hongler, NeurIPS

@@ -41,9 +41,8 @@ def image_windows(
 def sequence_windows(
     kind: str, input_shape: Shape, kernel: int, stride: int, padding: int | str, dilation: int
 ) -> Windows:
-    """The windows over (steps, features), taken as an image of one row whose channels are the features. kind:
-    the layer's type, for messages. Raises ValueError if the shape is not (steps, features) or no window
-    fits."""
+    """The windows over (steps, features), taken as an image of one row whose channels are the features. kind,
+    ValueError: as in `image_windows`."""
     steps, features = steps_of(kind, input_shape)
     pads: Any = padding if isinstance(padding, str) else (0, padding)
     spans, both, windows = _fitted(features, (1, steps), (1, kernel), (1, stride), pads, (1, dilation))
@@ -67,8 +66,7 @@ def _fitted(
     horizontal], and the windows; None if no window fits."""
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     if padding == "same":
-        # With stride 1 the output is as large as the input. Odd padding has the extra zero at the end, as in
-        # PyTorch.
+        # With stride 1 the output is as large as the input. As in PyTorch, the odd zero is at the end.
         before, both = [(span - 1) // 2 for span in spans], [span - 1 for span in spans]
     else:
         before = [0, 0] if isinstance(padding, str) else list(pair(padding))

@@ -11,8 +11,7 @@ from distbp.nn.tape import Tape
 
 
 def turned(tape: Tape, value: Value, last: bool) -> Value:
-    """The value with channels last, or first. Emits a copy if the value is images in the other layout, with
-    several channels and several places."""
+    """The value with channels last, or first. Emits a copy of images if the layouts differ in memory."""
     if value.channels_last == last or len(value.shape) != 3:
         return value
     channels, places = value.shape[0], math.prod(value.shape[1:])

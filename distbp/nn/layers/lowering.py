@@ -50,8 +50,7 @@ class Carried:
     stores: Mapping[str, Ref]
 
     def load(self, name: str, out: Ref) -> None:
-        """Emits out (rows, columns) <- the states after the previous window; 0 for rows in which a series
-        begins."""
+        """Emits out (rows, columns) <- the states after the last window; 0 in rows that begin a series."""
         self.tape.emit("load_states", self.loads[name], SHARD, self.begins, out, whole=(self.lanes,))
 
     def store(self, name: str, a: Ref) -> None:
@@ -89,9 +88,8 @@ class Lowering:
         self.product_with(weight, x.shape(self.tape.most_rows)[0])(x, out)
 
     def product_with(self, weight: Ref, rows: int, times: int = 1) -> Callable[..., None]:
-        """Prepares many products with one weight matrix (units, features). Returns a function of x, out and
-        whether to add, which emits out <- x W^T or out += x W^T. rows: the most rows of x. times: the number
-        of products."""
+        """Prepares `times` products with one weight matrix (units, features). Returns a function of x, out
+        and whether to add, which emits out <- x W^T or out += x W^T. rows: the most rows of x."""
         often = times * rows >= MANY_ROWS and weight.plus * weight.columns < FEW_WEIGHTS
         small = rows >= SOME_ROWS and weight.plus * weight.columns <= SMALL_MATRIX
         if weight.plus < NARROW <= rows or (times > 1 and often) or small:
@@ -102,8 +100,8 @@ class Lowering:
 
     def weight_gradient(self, out: Ref, dz: Ref, x: Ref) -> None:
         """Emits out <- dz^T x. out: (units, features), one of `gradients`; dz: (n, units), x: (n, features).
-        The product may be computed later, part by part, if `out` lies in the gradient space and has at least
-        as many elements as dz and x together."""
+        The product may be deferred if `out` lies in the gradient space and is at least as large as dz and x
+        together."""
         rows = self.tape.most_rows
         few = sum(m * n for m, n in (dz.shape(rows), x.shape(rows))) <= out.plus * out.columns
         few = few and out.space == Space.GRADIENT  # else `out` is a buffer that is added to others

@@ -35,8 +35,8 @@ class Periodic(NamedTuple):
         return self.dimension - 1
 
     def parameters(self, numbers: int, before: str = "") -> tuple[ParameterSpec, ...]:
-        """The tensors for `numbers` numbers. before: the prefix of their names. Weight and bias have the
-        initial bounds of PyTorch's linear layer."""
+        """The tensors. before: the prefix of their names. Weight and bias are drawn as those of PyTorch's
+        linear layer."""
         k, d = self.frequencies, self.made
         even = Uniform(low=-1 / math.sqrt(k), high=1 / math.sqrt(k))
         turn = Uniform(low=-math.pi, high=math.pi)

@@ -13,8 +13,7 @@ from distbp.nn.tape import Ref
 
 
 def _pool(low: Lowering, x: Value, windows: Windows, largest: bool) -> tuple[Ref, Backward]:
-    """Emits y <- the largest number, or the average, of each window. Returns y, (rows, places * channels),
-    and the backward pass."""
+    """Emits y (rows, places * channels) <- the largest number, or the average, of each window."""
     tape, images = low.tape, x.ref.reshaped(x.ref.columns * x.ref.times, 1)
     op = "max_pool" if largest else "average_pool"
     share = () if largest else (1.0 / (windows.kernel_height * windows.kernel_width),)

@@ -179,8 +179,7 @@ class Direction:
         return self._ending(self._low.tape.work(self._units, len(self._order)))
 
     def _only(self, t: int, *, past: bool = False) -> AbstractContextManager[None]:
-        """If rows have lengths, ops emitted in this block run only if a row has step t; with `past`, only if
-        no row has it."""
+        """Ops emitted in this block run only if a row (with `past`: no row) has step t; see `Tape.where`."""
         return self._low.tape.where(t if self._most else None, past=past)
 
     def _end(self, t: int, *carry: Ref) -> None:

@@ -31,8 +31,7 @@ from distbp.nn.tape import Ref, Tape
 
 @dataclass(frozen=True)
 class _EachGate:
-    """Draws the part of each gate separately, so that each part is orthogonal, for example. Then adds the
-    gate's shift to its part."""
+    """Draws the part of each gate separately, and adds the gate's shift. So each part can be orthogonal."""
 
     initializer: Initializer
     shifts: tuple[float, ...]

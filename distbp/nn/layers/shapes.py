@@ -92,8 +92,7 @@ class Slice(LayerFacts):
         return _SliceOfColumns(**said, features=tuple(features))
 
     def _places(self, features: int) -> Sequence[int]:
-        """The places of the features to take, out of `features` features. Raises ValueError if they do not
-        fit."""
+        """The places of the features to take, out of `features`. Raises ValueError if they do not fit."""
         if self.columns is not None:
             raise ValueError("columns are those of a table, and the data are none; write start and stop")
         stop = features if self.stop is None else self.stop

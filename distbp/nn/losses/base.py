@@ -13,8 +13,7 @@ A loss is a frozen dataclass. Its fields are its options. Validation and metrics
               turns outputs of the network into the unit of the targets: probabilities, rates, values.
               Metrics, `predict` and evaluation use it.
     outputs_for(predictions)
-              the inverse: outputs with these predictions. It turns the mean of several networks' predictions
-              into outputs.
+              the inverse: outputs with these predictions, such as the mean of several networks' predictions
 
 A loss holds no arrays. `op(outputs)` names the op of `distbp.nn.ops.losses` that computes it, and the op's
 numbers. The contract of the result:
@@ -44,8 +43,7 @@ Task = Literal["classification", "binary", "regression"]
 
 
 class LossOp(NamedTuple):
-    """The op that computes a loss. `real`: (loss factor, gradient factor, ...). `whole`: its whole
-    numbers."""
+    """The op that computes a loss, with its numbers. `real`: (loss factor, gradient factor, ...)."""
 
     name: str
     real: tuple[float, ...]
@@ -93,8 +91,7 @@ class Loss(Protocol):
         ...
 
     def outputs_for(self, predictions: Array) -> Array:
-        """Outputs with these predictions, in the same shape and dtype. Finite predictions give finite
-        outputs."""
+        """Outputs with these predictions, in the same shape and dtype; finite if the predictions are."""
         ...
 
     def faults(

@@ -62,8 +62,7 @@ class BinaryCrossEntropy(LossFacts):
     """-t log p - (1 - t) log(1 - p) on probabilities p, as a sigmoid layer gives them.
 
     PyTorch's BCELoss: the logarithms are at least -100; the derivative is (p - t) / max(p (1 - p), 1e-12). If
-    the sigmoid has saturated, its gradient is 0. `sigmoid_cross_entropy` on a linear last layer has no such
-    limit.
+    the sigmoid has saturated, its gradient is 0; `sigmoid_cross_entropy` does not have this limit.
     """
 
     type: Literal["binary_cross_entropy"] = "binary_cross_entropy"

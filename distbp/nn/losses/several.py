@@ -122,8 +122,7 @@ class Heads:
         return np.concatenate(parts, axis=1) if self.several else parts[0]
 
     def join(self, targets: Mapping[str, Array], dtype: np.dtype[np.generic]) -> Array:
-        """The joined targets, (rows, target_columns) in `dtype`. targets: by output, as its loss takes
-        them."""
+        """The joined targets, (rows, target_columns) in `dtype`. targets: by output, as its loss takes it."""
         columns = [targets[head.name].reshape(len(targets[head.name]), -1) for head in self.all]
         return np.concatenate([column.astype(dtype) for column in columns], axis=1)
 

@@ -1,5 +1,4 @@
-"""Bounds of the gradient, which prove that it is finite without a look at each element; and counts of the
-rows in which units are live."""
+"""Bounds, which prove that the gradient is finite without a look at each element; and counts of live rows."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ def _largest(values: Array) -> float:
 
 
 def _bound_product(dz: Array, x: Array, total: Array, whole: Whole, real: Real) -> None:
-    """total (1, 1) += a bound of every |element| of dz^T x, which is a sum over the rows: rows * max |dz| *
-    max |x|."""
+    """total (1, 1) += rows * max |dz| * max |x|, a bound of every |element| of dz^T x."""
     total[0, 0] += len(dz) * _largest(dz) * _largest(x)
 
 
@@ -26,8 +24,7 @@ def _bound(values: Array, total: Array, whole: Whole, real: Real) -> None:
 
 def _live_rows(y: Array, kept: Array, total: Array, whole: Whole, real: Real) -> None:
     """total (1, units) += the number of rows in which y (rows, units) lies outside of both ranges, real[0] to
-    real[1] and real[2] to real[3]. If the derivative `kept` is not absent, a row with 0.1 or more there also
-    counts."""
+    real[1] and real[2] to real[3], or in which the derivative `kept`, if not absent, is at least 0.1."""
     flat = ((y >= real[0]) & (y <= real[1])) | ((y >= real[2]) & (y <= real[3]))
     if len(kept):
         flat &= kept < 0.1

@@ -59,8 +59,7 @@ def _convolve_weights(x: Array, dz: Array, dw: Array, db: Array, whole: Whole, r
 
 
 def _flops(outputs: int, weights: int) -> Callable[[Sequence[tuple[int, int]]], int]:
-    """`Op.flops`: two for each output and each of its terms. outputs, weights: the numbers of these
-    operands."""
+    """`Op.flops`: two for each output and each of its terms. outputs, weights: operands by number."""
     return lambda shapes: 2 * shapes[outputs][0] * shapes[weights][0] * shapes[weights][1]
 
 

@@ -29,8 +29,7 @@ def _copy(a: Array, out: Array, whole: Whole, real: Real) -> None:
 
 
 def _copy_columns(a: Array, out: Array, whole: Whole, real: Real) -> None:
-    """Copies whole[2] columns: those of `out` from whole[1] on <- those of a from whole[0] on. The other
-    columns of `out` stay."""
+    """whole[2] columns of `out` from whole[1] on <- those of a from whole[0] on. Other columns stay."""
     source, target, count = whole
     out[:, target : target + count] = a[:, source : source + count]
 
@@ -59,8 +58,7 @@ def _fill(out: Array, whole: Whole, real: Real) -> None:
 
 
 def flat_cosine(step: int, steps: int, flat: float) -> float:
-    """The factor at a step (0-based): 1 during the share `flat` of the steps, then it falls along a cosine
-    to 0."""
+    """The factor at a step (0-based): 1 for the share `flat` of the steps, then down to 0 along a cosine."""
     part = max(0.0, min(step / max(1, steps), 1.0) - flat) / (1 - flat)
     return (1 + math.cos(math.pi * part)) / 2
 

@@ -21,10 +21,8 @@ _SELU, _SELU_LOW = np.float32(SELU_SCALE), np.float32(SELU_SCALE * SELU_ALPHA)
 
 
 def linear(row: int, spaces: int, rows: int) -> None:
-    """y <- x + bias, row after row. Callers then use one long loop, because rows may be shorter than a vector
-    register.
-
-    The addition reads and writes one array. If two arrays might overlap, a compiler would not use vectors."""
+    """y <- x + bias, row after row. The addition reads and writes one array: a compiler does not use vectors
+    if two arrays may overlap. Callers then use one long loop, because rows may be shorter than a vector."""
     x, bias, y = single(row, spaces, rows, 0), single(row, spaces, rows, 1), single(row, spaces, rows, 2)
     copied, biased = address_of(x) != address_of(y), bias.shape[0] > 0
     for i in range(y.shape[0]):

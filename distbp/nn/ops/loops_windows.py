@@ -29,8 +29,7 @@ def windows_of(row: int) -> Any:
 
 @inner
 def _extent(place: int, stride: int, before: int, kernel: int, dilation: int, size: int) -> Any:
-    """For a window along one axis: the place of its first number inside of the image, and the count of those
-    inside."""
+    """For a window along one axis: the place of its first number inside of the image, and how many are."""
     start = place * stride - before
     first = smaller(kernel, larger(0, (-start + dilation - 1) // dilation))
     stop = larger(first, smaller(kernel, (size - start + dilation - 1) // dilation))

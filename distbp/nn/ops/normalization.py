@@ -2,12 +2,8 @@
 
 With g = dy * scale, the gradient is dx = (g - average(g) - n * average(g * n)) / sqrt(variance + epsilon).
 Averages run over the same numbers as mean and variance (Ioffe and Szegedy, ICML 2015, section 3). The
-variance is biased.
-
-    x, n, y, dy, dx                 (rows, features); n is kept for the backward pass
-    scale, shift, d_scale, d_shift  (1, features)
-    root                            sqrt(variance + epsilon), kept for the backward pass
-    real                            (epsilon,)
+variance is biased. x, n, y, dy, dx: (rows, features). scale, shift, d_scale, d_shift: (1, features). root:
+sqrt(variance + epsilon). real: (epsilon,).
 """
 
 from __future__ import annotations

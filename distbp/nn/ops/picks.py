@@ -9,15 +9,13 @@ from distbp.nn.ops.base import Op, Real, Whole, element_ops
 
 
 def _gather_rows(ids: Array, table: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out <- the rows of `table` (entries, columns) with the numbers `ids` (rows, n), int64, one after the
-    other. With out (rows * k, columns), the first k ids of each row count. Ids outside of the table are
-    clipped."""
+    """out (rows * k, columns) <- the rows of `table` (entries, columns) with the first k ids of each row, one
+    after the other. ids: (rows, n), int64; clipped if they are outside of the table."""
     np.take(table, _taken(ids, out), axis=0, out=out, mode="clip")
 
 
 def _scatter_add_rows(ids: Array, d: Array, out: Array, whole: Whole, real: Real) -> None:
-    """out (entries, columns) <- 0; then each row of d is added to the row of `out` that its id names. ids:
-    as in `gather_rows`."""
+    """out (entries, columns) <- 0; then each row of d (rows * k, columns) is added at its id in `out`."""
     out.fill(0)
     np.add.at(out, np.clip(_taken(ids, d), 0, len(out) - 1), d)
 

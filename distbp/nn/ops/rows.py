@@ -35,9 +35,8 @@ _signature = types.void(types.int64, types.int64, types.int64)
 
 @functools.cache  # keeps the compiled function alive as long as its address may be used
 def compiled(function: Any) -> Any:
-    """Compiles a function of three whole numbers, such as (row, spaces, rows) of an op; waits. Loads the code
-    if a process has kept it. Compiled code calls the result by `address`, Python by `ctypes`, without the
-    GIL."""
+    """Compiles a function of three whole numbers, such as (row, spaces, rows) of an op, or loads its code;
+    waits. Compiled code calls the result by `address`, Python by `ctypes`, without the GIL."""
     return callback(_signature, function)
 
 
@@ -63,8 +62,7 @@ def _reader(kind: Any, bits: ir.Type, first: int) -> Any:
 
 def _left_out(builder: Any, row: Any, spaces: Any, most: Any) -> Any:
     """Emits the number of steps, out of `most`, that no row of the slice has; 0 if `most` is 0. The code has
-    no branch, so it always reads a word. If `most` is 0 there may be no space POSITION; then it reads a word
-    of the row."""
+    no branch, so it always reads a word: of the row, if `most` is 0 and there may be no space POSITION."""
     nothing = ir.Constant(WORD, 0)
     cut = builder.icmp_signed(">", most, nothing)
     position = builder.select(cut, load(builder, spaces, POSITION), row)
@@ -73,8 +71,7 @@ def _left_out(builder: Any, row: Any, spaces: Any, most: Any) -> Any:
 
 
 def _viewer(kind: Any, axes: int) -> Any:
-    """An intrinsic (row, spaces, rows, number), which returns an operand: a matrix if `axes` is 2, a vector
-    of all its elements if `axes` is 1."""
+    """An intrinsic (row, spaces, rows, number), which returns an operand: a matrix; flat if `axes` is 1."""
     array_type, size = types.Array(kind, axes, "C"), kind.bitwidth // 8
 
     def view(context: Any, row: Any, spaces: Any, rows: Any, number: Any) -> Any:

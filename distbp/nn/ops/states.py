@@ -22,8 +22,7 @@ def _load_states(states: Array, shard: Array, begins: Array, out: Array, whole: 
 
 
 def _store_states(a: Array, shard: Array, states: Array, whole: Whole, real: Real) -> None:
-    """states <- a (rows, columns) in the rows of the shard, 0 in all others. So the sum over the shards holds
-    the states of all shards."""
+    """states <- a (rows, columns) in the shard's rows, else 0. So the sum over shards holds all states."""
     first = int(shard[0, 0]) * whole[0]
     states.fill(0)
     states[first : first + len(a)] = a

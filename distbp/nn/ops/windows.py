@@ -106,8 +106,7 @@ def _places_of(matrix: Array, rows: int) -> Array:
 
 
 def _max_pool(x: Array, y: Array, whole: Whole, real: Real) -> None:
-    """y (rows, places * channels) <- the largest number of each window of each channel; NaN if the window
-    holds one."""
+    """y (rows, places * channels) <- the largest number of each window of each channel; NaN if it has one."""
     y[:] = stacked(x, Windows(*whole), -np.inf).max(axis=0).reshape(y.shape)
 
 
