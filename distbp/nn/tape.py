@@ -105,7 +105,6 @@ class Row(NamedTuple):
     real: tuple[float, ...]
     layer: int
     deferred: bool = False
-    measured: bool = False
     when: int = 0
 
     def runs(self, longest: int) -> bool:
@@ -189,13 +188,12 @@ class Tape:
         whole: Sequence[int] = (),
         real: Sequence[float] = (),
         deferred: bool = False,
-        measured: bool = False,
     ) -> None:
         """Appends an op. Raises KeyError for an unknown name, ValueError for a wrong number of operands."""
         op = OPS[name]
         if len(refs) != len(op.operands):
             raise ValueError(f"{name} takes {len(op.operands)} operands, got {len(refs)}")
-        self.rows.append(Row(op, refs, tuple(whole), tuple(real), self.layer, deferred, measured, self.when))
+        self.rows.append(Row(op, refs, tuple(whole), tuple(real), self.layer, deferred, self.when))
 
     def keep(self, *refs: Ref) -> None:
         """Keeps the contents of these buffers until the end of the tape, so that they can be read then."""

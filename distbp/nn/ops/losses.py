@@ -141,7 +141,8 @@ def _nll(p: Array, labels: Array, d: Array, losses: Array, whole: Whole, real: R
 
 
 def _hinge(z: Array, labels: Array, d: Array, losses: Array, whole: Whole, real: Real) -> None:
-    """max(0, margin - z_y + z_j)^power over the classes j other than y, divided by their number.
+    """max(0, margin - z_y + z_j)^power over the classes j other than y, divided by the number of all
+    classes.
 
     real[2]: the margin; whole[0]: the power, 1 or 2.
     """
