@@ -247,6 +247,22 @@ def test_recipe_and_members() -> None:
         DistbpClassifier(recipe="tabel").fit(x, y)
 
 
+@pytest.mark.parametrize("standardize", [True, False])
+def test_bins_of_numbers(standardize: bool) -> None:
+    pytest.importorskip("pyarrow", reason="arrays with a recipe are tables, which need pyarrow")
+    x, y = load_iris(return_X_y=True)
+    brief = {"hidden_layer_sizes": (4,), "max_iter": 1, "standardize": standardize, "random_state": 0}
+    for bins, width in ((0, 4), (8, 4 * 9), (np.int64(8), 4 * 9)):  # values of a column: 22 at least
+        net = DistbpClassifier(**brief, recipe="table", bins=bins).fit(x, y)
+        assert sum(cell.width for cell in net.model_.plan.entry.cells) == width
+    with pytest.raises(distbp.JobError, match=r"settings has 1 fault:\n  bins: must be a whole number"):
+        DistbpClassifier(**brief, recipe="table", bins=-1).fit(x, y)
+    text = "bins is 8, and only recipe='table' with one target, or frames, has bins; leave it out"
+    for fields, target in (({}, y), ({"recipe": "realmlp"}, y), ({"recipe": "table"}, x[:, :2])):
+        with pytest.raises(ArgumentError, match=text):
+            DistbpRegressor(**brief, **fields, bins=8).fit(x, target)
+
+
 def test_realmlp() -> None:
     x, y = load_iris(return_X_y=True)
     net = DistbpClassifier(recipe="realmlp", hidden_layer_sizes=(24, 24), max_iter=30, random_state=0).fit(

@@ -60,6 +60,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         epsilon: float | str = "auto",
         recipe: str | None = None,
         members: int = 1,
+        bins: int | str = "auto",
         standardize: bool = True,
         warm_start: bool = False,
         verbose: bool = False,
@@ -83,6 +84,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         self.epsilon = epsilon
         self.recipe = recipe
         self.members = members
+        self.bins = bins
         self.standardize = standardize
         self.warm_start = warm_start
         self.verbose = verbose

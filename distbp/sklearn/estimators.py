@@ -32,7 +32,9 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     where it converges. momentum, beta_1, beta_2, epsilon: options of the solver; "auto": those that it has
     by itself. shuffle: deals the rows anew in every epoch. alpha: the penalty alpha / 2 times the sum of the
     squared weights, over the rows of a batch. members: networks of different seeds, whose predictions are
-    averaged. standardize: inputs get mean 0 and deviation 1 (with "realmlp" median 0 and quartiles 1 apart).
+    averaged. bins: with recipe "table", of the piecewise-linear code of each number; "auto": 32, none for few
+    rows or many columns; 0: none. standardize: inputs get mean 0 and deviation 1 (with "realmlp" median 0 and
+    quartiles 1 apart).
     early_stopping: measures on the part `validation_fraction` of the rows ("auto": a tenth; with a recipe a
     fifth of fewer than 1,000), stops after `n_iter_no_change` epochs without improvement, and keeps the best.
     class_weight: "balanced" or {class: weight}. warm_start: `fit` goes on with the weights, and the
@@ -68,6 +70,7 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         epsilon: float | str = "auto",
         recipe: str | None = None,
         members: int = 1,
+        bins: int | str = "auto",
         standardize: bool = True,
         class_weight: Any = None,
         warm_start: bool = False,
@@ -93,6 +96,7 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             epsilon=epsilon,
             recipe=recipe,
             members=members,
+            bins=bins,
             standardize=standardize,
             warm_start=warm_start,
             verbose=verbose,

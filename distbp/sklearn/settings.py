@@ -30,6 +30,7 @@ _SETTINGS = MappingProxyType(
         "early_stopping.patience": "n_iter_no_change",
         "optimizer.learning_rate": "learning_rate_init",
         "optimizer": "solver",
+        "data.columns.others.number.bins": "bins",
     }
 )
 Settings = Mapping[str, Any]
@@ -54,6 +55,9 @@ def job_of(
     one rate. init_keeps: what it goes on with of the training before; None: it begins. names: of the targets
     of a table, where they are several, each of which has an output of its own. Raises JobError."""
     usual = usual_settings(settings)
+    if said(settings["bins"], None) is not None and (settings["recipe"] != "table" or data is None):
+        text = "and only recipe='table' with one target, or frames, has bins; leave it out"
+        raise ArgumentError(f"bins is {settings['bins']!r}, {text}")
     hidden = said(settings["hidden_layer_sizes"], usual["hidden_layer_sizes"])
     units = [*map(_plain, hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,))]
     epochs = 1 if one_pass else _plain(said(settings["max_iter"], usual["max_iter"]))
@@ -135,9 +139,12 @@ def data_of_table(
     of each column of numbers, how many values it has. categories: columns that are such, whatever they
     hold."""
     number: dict[str, Any] = {"kind": "number"}
+    bins = _plain(said(settings["bins"], None))
     if not settings["standardize"]:
         number["scale"] = "none"
-    elif settings["recipe"] == "table":
+    if bins is not None:
+        number["bins"] = bins
+    elif settings["standardize"] and settings["recipe"] == "table":
         number = recipes.number(rows, different)
     scaled = {} if classes else {"scale": "standard"}
     each = {name: {"column": name, **scaled} for name in targets}
@@ -147,11 +154,11 @@ def data_of_table(
         data["weight"] = weight
     real = settings["recipe"] == "realmlp"
     kind = realmlp.COLUMNS["category"] if real else {"kind": "category"}
-    said = {_pattern(name): kind for name in categories}
+    named = {_pattern(name): kind for name in categories}
     if real:
         target_options = {} if classes else {"scale": "standard", "clip": True}
-        return dict(realmlp.prepared({**data, "columns": said}, target_options)[0])
-    return {**data, "columns": {**said, "others": {"kind": "auto", "number": number}}}
+        return dict(realmlp.prepared({**data, "columns": named}, target_options)[0])
+    return {**data, "columns": {**named, "others": {"kind": "auto", "number": number}}}
 
 
 def _pattern(name: str) -> str:
