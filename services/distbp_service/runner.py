@@ -1,16 +1,16 @@
-"""The runner: a process of its own that drives one attempt at one job, and reports to the API.
+"""The runner: a separate process that trains one attempt of one job and reports to the API.
 
     python -m distbp_service.runner --job ID --attempt N --api URL --work DIR (--token-fd FD | --claim CODE)
 
-Below `--work`, which all runners share, a job has its folder:
+In the folder `--work`, which all runners share, each job has a folder:
 
-    <job id>/run/               the run directory; an attempt goes on where the one before left it
-    <job id>/data/              uploaded datasets, under the names by which the job calls them
-    <job id>/reports-N.jsonl    what attempt N has to report (see `distbp_service.spool`)
+    <job id>/run/               the run directory; an attempt goes on where the previous one ended
+    <job id>/data/              uploaded datasets, under the names that the job uses
+    <job id>/reports-N.jsonl    the reports of attempt N (see `distbp_service.spool`)
 
-SIGTERM, pause and cancel: a checkpoint, and the end of the attempt. Another number of workers: while it goes
-on. All of them by one `distbp.Control`. When a newer attempt has begun, the process ends at once, with status
-75. Status 0: how the attempt ended is reported.
+SIGTERM, pause and cancel end the attempt with a checkpoint. The number of workers changes during training.
+All of these go through one `distbp.Control`. When a newer attempt has begun, the process ends at once with
+the exit status 75. Status 0 means that the end of the attempt was reported.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FENCED_STATUS = 75
 
 
 class RunnerOrders:
-    """What the service tells this attempt, handed on to the `Control` that training listens to."""
+    """Passes the service's answers on to the `Control` of the training."""
 
     def __init__(self, control: Control) -> None:
         self.control = control
@@ -74,10 +74,10 @@ def run(
     data: Path | None = None,
     over: Callable[[str], None] | None = None,
 ) -> End:
-    """Drives one attempt to its end, and returns it when the service has heard of it.
+    """Trains one attempt, waits until the service has all of its reports, and returns its end.
 
-    data: the folder with files that jobs may name, besides uploaded datasets. over: called where a newer
-    attempt has begun (default: ends the process).
+    data: the folder with files that jobs may name; None: only uploaded datasets. over: called with the reason
+    if a newer attempt has begun (default: ends the process).
     """
     control = Control()
     orders = RunnerOrders(control)
@@ -128,7 +128,7 @@ def _attempt(
 
     try:
         result = _drive(assignment, home, data, transport, hear, control, disk)
-        if not started:  # an earlier attempt had finished, and was lost before it could say so
+        if not started:  # an earlier attempt had finished, and was lost before it could report that
             tell_metrics(spool, result.path / METRICS)
     except Interrupted:
         return End("interrupted")
@@ -153,14 +153,14 @@ def _drive(
     here = home / "data"
     attempt = assignment.attempt
     uploaded = fetch_data(job, here, transport, attempt, _patiently, lambda: control.stopping)
-    folder = here if uploaded or data is None else data  # that the job's paths are relative to
+    folder = here if uploaded or data is None else data  # the job's paths are relative to this folder
     disk.measure()
     path = home / "run"
     init = None if assignment.init is None else home.parent / assignment.init
     if job.init is not None and init is None and not is_run(path):
         raise JobError([Fault("init", f"{job.init}: the model was deleted; begin with another")])
     workers, processors = _within(assignment.slots, job, assignment.workers)
-    # Who watches a job sees the curves of the dashboard.
+    # No curves are drawn here: the dashboard shows them.
     how: Any = {"workers": workers, "listener": listen, "disk": disk, "control": control, "init": init}
     how["draws"] = False
     with settings.environment({"DISTBP_PROCESSORS": str(processors)}):
@@ -170,12 +170,13 @@ def _drive(
 
 
 def _within(slots: int, job: TrainingJob, scaled: int | None) -> tuple[int | WorkerRange | None, int]:
-    """The workers to train with (None: as the job says), and the processors that one process computes on:
-    as many processes as the job was scaled to, which the service has made room for, or as it has slots."""
+    """Returns the workers to train with (None: as the job says) and the number of processors to use. A scaled
+    job (`scaled`) gets the number of workers to which it was scaled; other jobs are limited by their
+    slots."""
     if scaled is not None:
         return scaled, max(1, scaled)
-    slots = slots or (1 if isinstance(job.workers, str) else MAX_WORKERS)  # not said
-    room = max(1, slots - job.servers + 1)  # a slot each for further servers
+    slots = slots or (1 if isinstance(job.workers, str) else MAX_WORKERS)  # 0: not known
+    room = max(1, slots - job.servers + 1)  # each server but the first takes a slot
     if isinstance(job.workers, WorkerRange):
         most = max(job.workers.min, min(job.workers.max, room))
         return WorkerRange(min=job.workers.min, max=most), most
@@ -184,8 +185,8 @@ def _within(slots: int, job: TrainingJob, scaled: int | None) -> tuple[int | Wor
 
 
 def _hand_in(assignment: Assignment, home: Path, spool: Spool) -> None:
-    """What earlier attempts could not report any more: their events and logs. (Their metrics are in the run
-    directory, as far as they count.)"""
+    """Spools the events and logs that earlier attempts could not report. Their metrics are in the run
+    directory, so they are not handed in here."""
     for number in range(1, assignment.attempt):
         path = home / f"reports-{number}.jsonl"
         for report in left_over(path, assignment.received.get(str(number), 0)):
@@ -197,7 +198,7 @@ def _hand_in(assignment: Assignment, home: Path, spool: Spool) -> None:
             again = tuple(event for event in report.events if event["kind"] == "late")
             if late or again or report.log:
                 spool.append(events=(*late, *again), log=report.log)
-        path.unlink(missing_ok=True)  # it is in ours now
+        path.unlink(missing_ok=True)  # its reports are in our spool now
 
 
 def _model(result: Result, home: Path) -> dict[str, Any]:
@@ -219,7 +220,8 @@ def _last_words(end: End) -> str:
 
 
 def _patiently(call: Callable[[], Any], over: Callable[[str], None] | None = None) -> Any:
-    """Calls until the API is there."""
+    """Calls a function again and again, with growing pauses, until the API answers. Returns its value. Raises
+    FencedError after calling `over`."""
     pause = 0.1
     while True:
         try:
@@ -233,7 +235,7 @@ def _patiently(call: Callable[[], Any], over: Callable[[str], None] | None = Non
 
 
 def _leave(reason: str) -> None:
-    """Ends this process, at once: another has its job. Its workers see it go, and end too."""
+    """Ends this process at once, because another process has its job. Its workers notice and end, too."""
     print(f"runner: {reason}", file=sys.stderr, flush=True)
     os._exit(FENCED_STATUS)
 

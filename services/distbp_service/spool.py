@@ -1,7 +1,7 @@
-"""A runner's reports on disk until the service has them: nothing is lost while the API is away.
+"""Keeps a runner's reports on disk until the service has them, so nothing is lost while the API is away.
 
-One line of JSON for each report, flushed to the disk before anyone acts on it. Where they come faster than
-the API takes them, many travel as one.
+Each report is a line of JSON, flushed to the disk before it is sent. If reports come faster than the API
+takes them, several are sent as one.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from typing import Any
 from distbp.core.storage import explained
 from distbp_service.reports import End, Report, joined
 
-MOST_BYTES = 2**19  # of JSON in one report, where it joins several: the API takes it in a moment
+MOST_BYTES = 2**19  # of JSON in a report that joins several; the API takes a report of this size quickly
 
 
 class Spool:
-    """The reports of one attempt, in the file `path`, which must not exist. Safe between threads."""
+    """The reports of one attempt, in the file `path`, which must not exist. Thread-safe. Raises
+    StorageError."""
 
     def __init__(self, path: Path, attempt: int) -> None:
         self.path = path
         self._attempt = attempt
         self._seq = 0
-        self._pending: deque[tuple[Report, int]] = deque()  # with its bytes of JSON
-        self._offered = 0  # how many of them `next` gives as one until they are acknowledged
+        self._pending: deque[tuple[Report, int]] = deque()  # each with the bytes of its JSON
+        self._offered = 0  # the number of reports that `next` joins until they are acknowledged
         self._changed = threading.Condition()
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,7 @@ class Spool:
         log: str = "",
         end: End | None = None,
     ) -> Report:
-        """Makes a report, durable. Raises StorageError, and the report is then not made."""
+        """Makes a report and flushes it to the disk. Raises StorageError; then there is no report."""
         with self._changed:
             report = Report(self._attempt, self._seq + 1, events, metrics, log, None, end)
             line = (json.dumps(report.to_json(), allow_nan=False) + "\n").encode()
@@ -63,8 +64,9 @@ class Spool:
             return report
 
     def next(self) -> Report | None:
-        """All that was not acknowledged, as one report, but no more than `MOST_BYTES`; the oldest alone
-        where that is longer. It stays the same until it is acknowledged: the service may have it already."""
+        """The oldest reports that are not acknowledged, joined into one of at most `MOST_BYTES` (or the
+        oldest alone if it is longer); None if there are none. The result stays the same until it is
+        acknowledged, because the service may have it already."""
         with self._changed:
             if not self._offered:
                 room = MOST_BYTES
@@ -77,7 +79,7 @@ class Spool:
             return joined(reports) if reports else None
 
     def acknowledge(self, received: int) -> None:
-        """The service has all reports up to `received`."""
+        """Removes all reports up to number `received`: the service has them."""
         with self._changed:
             while self._pending and self._pending[0][0].seq <= received:
                 self._pending.popleft()
@@ -85,13 +87,13 @@ class Spool:
             self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:
-        """Until there is a report to send, but no longer than `timeout_s`."""
+        """Waits until there is a report to send, at most `timeout_s` seconds."""
         with self._changed:
             if not self._pending:
                 self._changed.wait(timeout_s)
 
     def wait_until_empty(self) -> None:
-        """Until all reports are acknowledged, however long that takes."""
+        """Waits until all reports are acknowledged, without a limit."""
         with self._changed:
             self._changed.wait_for(lambda: not self._pending)
 
@@ -106,8 +108,8 @@ class Spool:
 
 
 def left_over(path: Path, received: int) -> list[Report]:
-    """The reports in a spool above number `received`, oldest first; [] where there is no file. A last line
-    that was not finished is left out: nobody acted on it."""
+    """The reports in a spool file above number `received`, oldest first; [] if there is no file. An
+    unfinished last line is left out: it was never sent."""
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:

@@ -1,13 +1,13 @@
-"""The HTTP API: `create_app(store, config)` gives an ASGI application. Never a Ray driver: it imports no ray.
+"""The HTTP API: `create_app(store, config)` returns an ASGI application. It does not import ray.
 
-config          what an installation decides: folders, hosts, limits
-errors          every refusal as {code, message, param, faults}
-json_text       request bodies, read strictly
-auth, limits    who calls, and how much
-routes          a route that checks scope, rate and size before anything else
-guard           around everything: Host, Origin, headers, counts, the last error handler
+config          the settings of an installation: folders, hosts, limits
+errors          turns every error into {code, message, param, faults}
+json_text       reads request bodies strictly
+auth, limits    identify callers, and limit their use
+routes          a route class that checks scope, rate and size before anything else
+guard           wraps the application: Host, Origin, headers, counts, the last error handler
 hub, streams    server-sent events
-places, uploads, confine, prediction, downsample      what the routes stand on
+places, uploads, confine, prediction, downsample      used by the routes
 routers/        the routes
 """
 

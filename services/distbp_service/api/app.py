@@ -1,4 +1,4 @@
-"""The application: routes, errors, the guard around them, and the dashboard."""
+"""Makes the application: routes, error handlers, the guard around them, and the dashboard."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def create_app(
     dispatcher_seen: Callable[[], float | None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
-    """The API over `store`, as an ASGI application. It closes nothing: `store` stays the caller's.
+    """The API over `store`, as an ASGI application. The caller closes `store`.
 
-    dispatcher_seen: when the dispatcher last gave a sign, seconds since 1970; left out: the time of the file
-    `dispatcher.alive` on the work volume. clock: of the rates. Before it listens on an address that is not
-    loopback, call `check_protected`.
+    dispatcher_seen: returns the time of the dispatcher's last sign of life, in seconds since 1970 (default:
+    the time of the file `dispatcher.alive` on the work volume). clock: returns seconds, for the rates. Call
+    `check_protected` before the application listens on an address that is not loopback.
     """
     app = FastAPI(
         title="distbp",
         version=distbp.__version__,
         description=_ABOUT,
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # FastAPI's page loads scripts from other hosts
         redoc_url=None,
         openapi_url="/openapi.json",
     )
@@ -73,14 +73,15 @@ _ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(
 
 
 def _methods(path: str) -> frozenset[str]:
-    """What `path` answers to. The longest route counts: `{job_id}` fits `{job_id}:cancel` too."""
+    """The methods of the route that matches `path`. The longest route counts, because `{job_id}` also
+    matches `{job_id}:cancel`."""
     fitting = [route for route in _ROUTES if route.path_regex.match(path)]
     longest = max((route.path for route in fitting), key=len, default=None)
     return frozenset(method for route in fitting if route.path == longest for method in route.methods or ())
 
 
 def _verbs(path: str) -> frozenset[str]:
-    """The verbs after the colon of `path` that there are; none where it has no colon."""
+    """The verbs that may follow the last colon of `path`; empty if it has no colon."""
     thing, colon, _ = path.rpartition(":")
     verbs = {route.path.rpartition(":")[2]: route for route in _ROUTES if ":" in route.path}
     return frozenset(
@@ -89,8 +90,8 @@ def _verbs(path: str) -> frozenset[str]:
 
 
 def _serve(app: FastAPI, folder: Path) -> None:
-    """The dashboard's files, each top one at an address of its own: a mount at / would answer for every
-    address that is not there, and for methods that are not."""
+    """Serves the dashboard. Each file and folder at its top has its own route: a mount at / would also answer
+    requests to addresses and methods that do not exist."""
 
     def page(path: Path) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -108,7 +109,7 @@ def _serve(app: FastAPI, folder: Path) -> None:
 
 
 def _document(app: FastAPI) -> None:
-    """Adds to OpenAPI what FastAPI does not know of."""
+    """Adds the security scheme to the OpenAPI document."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Who calls: a user's token `dbp_...`, or the token `dbr_...` of one attempt of one job.
+"""Identifies callers by a user's token `dbp_...`, or by the token `dbr_...` of one attempt of one job.
 
-Secrets are compared as SHA-256 in constant time by the store; here no token is kept, logged or repeated.
+The store compares the SHA-256 of secrets in constant time. This module keeps, logs and repeats no token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ PUBLIC = "public"
 
 @dataclass(frozen=True)
 class Caller:
-    """`token`: of a user; None for a runner, which has `job_id` and `attempt`."""
+    """`token`: of a user; None for a runner. `job_id`, `attempt`: of a runner. `key`: unique to the
+    caller."""
 
     key: str
     token: Token | None = None
@@ -29,14 +30,14 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """Who acts, for others to read: a token's name and id."""
+        """The token's name and id, as shown to other users."""
         assert self.token is not None  # routes for runners do not ask
         name = self.token.name
         return f"{name} (token {self.token.id})" if name else f"token {self.token.id}"
 
     @property
     def shares(self) -> str:
-        """By which limits count: a token's project, or the attempt of a runner."""
+        """The key by which limits count: the project of a token, or the attempt of a runner."""
         return self.key if self.token is None else f"project:{self.token.project}"
 
     @property
@@ -45,14 +46,14 @@ class Caller:
         return self.token.project
 
     def may(self, scope: str) -> bool:
-        """A token with the scope `admin` may do all in its project."""
+        """Whether the caller has the scope. A token with `admin` has every scope but `runner`."""
         if self.token is None:
             return scope == RUNNER
         return scope != RUNNER and (scope in self.token.scopes or "admin" in self.token.scopes)
 
 
 def bearer(request: Request) -> str:
-    """The text of the token. Raises UnauthorizedError."""
+    """The text of the request's token. Raises UnauthorizedError if there is none."""
     kind, _, text = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not text:
         raise UnauthorizedError("give a token: 'Authorization: Bearer dbp_...'", "Authorization")
@@ -60,7 +61,7 @@ def bearer(request: Request) -> str:
 
 
 def identify(store: Store, text: str) -> Caller:
-    """Who has this token. Raises UnauthorizedError for one that is unknown, revoked or expired."""
+    """The caller with this token. Raises UnauthorizedError if it is unknown, revoked or expired."""
     if text.startswith("dbr_"):
         found = store.runs.authenticate(text)
         if found is not None:
@@ -77,8 +78,9 @@ def address(request: Request) -> str:
 
 
 async def authorize(service: Service, request: Request, scope: str) -> Caller:
-    """The caller, where it may do what needs `scope`. Raises UnauthorizedError, ForbiddenError; RateError
-    for a wrong token after too many of this address. A right one is let in: others may share the address."""
+    """Returns the caller if it has `scope`. Raises UnauthorizedError, ForbiddenError, and RateError for a
+    wrong token after too many wrong ones from its address. A valid token is accepted even then, because
+    several callers may share an address."""
     text = bearer(request)
     try:
         caller = await run_in_threadpool(identify, service.store, text)

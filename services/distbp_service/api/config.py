@@ -1,4 +1,4 @@
-"""What an installation decides about its API."""
+"""The settings of an installation's API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes in bytes, times in seconds, rates for each token."""
+    """The limits of the API. Sizes are in bytes, times in seconds. Rates of requests are per token."""
 
     small_bytes: int = 2**16
     job_bytes: int = 2**20
@@ -26,36 +26,36 @@ class Limits:
     report_bytes: int = 8 * 2**20
     dataset_bytes: int = 4 * 2**30
     head_bytes: int = 2**15  # of the address and the headers of a request
-    head_s: float = 10.0  # for a request's headers to come, and for a connection without a request
-    unread_s: float = 30.0  # for a client to read some of what it was sent
-    body_idle_s: float = 10.0  # between two pieces of a body
-    body_bytes_per_s: int = 1024  # of a body, at least, after its first `body_idle_s`
-    bodies_at_once: int = 128  # that are on their way
+    head_s: float = 10.0  # the longest wait for a request or its headers
+    unread_s: float = 30.0  # the longest time in which a client reads nothing of its answer
+    body_idle_s: float = 10.0  # the longest wait between two pieces of a body
+    body_bytes_per_s: int = 1024  # the lowest rate of a body, after its first `body_idle_s`
+    bodies_at_once: int = 128  # bodies that are being received
     bodies_of_project: int = 64
-    connections: int = 4096  # fewer where this process may not open as many files
+    connections: int = 4096  # fewer if this process may open fewer files
     requests_per_s: float = 200.0
     requests_burst: int = 1000
-    failures_per_s: float = 0.5  # of sign-in, for each address
+    failures_per_s: float = 0.5  # wrong tokens from each address
     failures_burst: int = 50
-    work_at_once: int = 24  # requests that are worked on; the others wait in line
+    work_at_once: int = 24  # requests in work; the others wait in line
     work_of_project: int = 8
-    checks_at_once: int = 2  # jobs that are checked, models that predict
+    checks_at_once: int = 2  # checks of jobs, and predictions
     checks_of_project: int = 1
-    waiting_of_project: int = 100  # in such a line
+    waiting_of_project: int = 100  # requests that wait in one of these lines
     streams: int = 1024
     streams_per_token: int = 256
-    waiting_jobs: int = 100_000  # of a project, that have not ended
-    deadline_s: float = 30 * 86400.0  # of a job that is submitted without one
-    datasets: int = 1000  # of a project; 1000 is the most
+    waiting_jobs: int = 100_000  # of a project that have not ended
+    deadline_s: float = 30 * 86400.0  # of a job that is submitted without a deadline
+    datasets: int = 1000  # of a project; at most 1000
     disk: DiskQuota = field(default_factory=lambda: DiskQuota(64 * 2**30, 64 * 2**30))
-    tokens: int = 1000  # of a project, that have not been revoked
+    tokens: int = 1000  # of a project that have not been revoked
     uploads_at_once: int = 8
     uploads_of_project: int = 4
     predict_rows: int = 10_000
     predict_values: int = 1_000_000  # of one answer
-    predict_numbers: int = 2**25  # of the rows of one request, padded
+    predict_numbers: int = 2**25  # in the padded rows of one request
     predict_model_bytes: int = 2 * 2**30
-    models_kept: int = 4  # in memory, to predict again
+    models_kept: int = 4  # in memory, for more predictions
 
     def body(self, kind: str) -> int:
         """The most bytes of a body of this kind ("small", "job", "predict", "report", "dataset")."""
@@ -65,11 +65,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class ApiConfig:
-    """`work`: the volume shared with runners (see `places`). `data_folder`: below it lie files that jobs may
-    name; None: jobs use uploaded datasets only. `hosts`: what the Host header may name, without port.
-    `origins`: pages of other origins that may call, as `https://example.org`. `dashboard`: its folder; None:
-    not served. `dispatcher_late_s`: without a sign of it for so long, the service is not ready.
-    `metrics_open`: /metrics (totals only) answers without a token.
+    """`work`: the volume shared with runners (see `places`). `data_folder`: the folder of the files that jobs
+    may name; None: jobs use uploaded datasets only. `hosts`: the names allowed in the Host header, without
+    ports. `origins`: other origins whose pages may call, such as `https://example.org`. `dashboard`: its
+    folder; None: not served. `lease_s`: of a runner. `heartbeat_s`: the longest silence of a stream.
+    `poll_s`: between two looks at the store for streams. `dispatcher_late_s`: the service is not ready if the
+    dispatcher's last sign of life is older. `metrics_open`: /metrics (totals only) needs no token.
     """
 
     work: Path
@@ -86,7 +87,8 @@ class ApiConfig:
 
 
 def config_from_settings(work: Path) -> ApiConfig:
-    """What DISTBP_SERVICE_... say; the dashboard that comes with this package. Raises SettingsError."""
+    """The configuration from the variables DISTBP_SERVICE_..., with this package's dashboard. Raises
+    SettingsError."""
     folder = settings.get("DISTBP_SERVICE_DATA")
     if folder and not Path(folder).is_dir():
         raise SettingsError(f"DISTBP_SERVICE_DATA={folder} is not a folder. Make it, or unset the variable.")
@@ -117,7 +119,7 @@ def config_from_settings(work: Path) -> ApiConfig:
 
 
 def _listed(name: str, fits: Callable[[str], bool], what: str) -> tuple[str, ...]:
-    """The entries of a setting. One that no request could ever name is a slip, and raises SettingsError."""
+    """The entries of a setting. Raises SettingsError for an entry that no request can ever match."""
     found = tuple(part.strip() for part in settings.get(name).split(",") if part.strip())
     for one in found:
         if not fits(one.lower()):
@@ -128,7 +130,7 @@ def _listed(name: str, fits: Callable[[str], bool], what: str) -> tuple[str, ...
 
 
 def _is_host(text: str) -> bool:
-    """As `guard` finds it in the header Host, without a port. There are no patterns."""
+    """Whether `text` is a host as `guard` compares it: without a port, and not a pattern."""
     return host_name(text) == text and "*" not in text
 
 
@@ -138,7 +140,7 @@ def _is_origin(text: str) -> bool:
 
 
 def host_name(host: str) -> str:
-    """The text of a header Host without its port; "" where it is none."""
+    """The host in a Host header, without its port; "" if the header is invalid."""
     try:
         found = urlsplit(f"//{host}")
         name = found.hostname or ""
@@ -151,7 +153,7 @@ def host_name(host: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches what listens there. Names other than localhost are not trusted."""
+    """Whether only this machine can reach the address. Of names only localhost is trusted."""
     if address == "localhost":
         return True
     try:
@@ -161,7 +163,7 @@ def is_loopback(address: str) -> bool:
 
 
 def check_protected(address: str, store: Store) -> None:
-    """Raises SettingsError where the API would listen for others while nobody has a token."""
+    """Raises SettingsError if other machines can reach `address` and no valid token exists."""
     if not is_loopback(address) and not store.tokens.any():
         raise SettingsError(
             f"refusing to listen on {address}: other machines reach it, and there is no token yet. Create one"

@@ -1,6 +1,5 @@
-"""A job that others send may use: data that is made or built in, datasets of its project, and files below
-the service's data folder. Nothing else of the machine, and over the network only tables at addresses that
-DISTBP_REMOTE allows."""
+"""Confines submitted jobs to data that they may use: generated and built-in data, datasets of their project,
+files in the service's data folder, and tables at the addresses that DISTBP_REMOTE allows."""
 
 from __future__ import annotations
 
@@ -25,19 +24,20 @@ from distbp_service.errors import NotFoundError
 from distbp_service.policy import slots_for
 from distbp_service.store import Store
 
-DATASET = re.compile(r"dataset:(ds_[0-9a-f]{64})(?:/(.+))?")  # a file, or some, of a table
+DATASET = re.compile(r"dataset:(ds_[0-9a-f]{64})(?:/(.+))?")  # group 2: a file or pattern of a table
 MODEL = re.compile(r"model:(mdl_[0-9a-z]{1,64})")
 
 
 def check_data(job: TrainingJob, project: str, store: Store, data_folder: Path | None) -> None:
-    """Raises JobError, with every fault, where the job's data is not what it may use."""
+    """Raises JobError, with every fault, if the job names data that it may not use. Does not use the
+    network."""
     faults = list(_faults(job, project, store, data_folder))
     if faults:
         raise JobError(faults)
 
 
 def slots_of(job: TrainingJob) -> tuple[int, int]:
-    """The fewest slots that a job runs with, and the most that it takes: see `policy.slots_for`."""
+    """The fewest slots that a job runs with, and the most that it takes. See `policy.slots_for`."""
     if isinstance(job.workers, WorkerRange):
         return slots_for(job.workers.min, job.servers), slots_for(job.workers.max, job.servers)
     slots = slots_for(0 if job.workers == "auto" else job.workers, job.servers)
@@ -45,7 +45,7 @@ def slots_of(job: TrainingJob) -> tuple[int, int]:
 
 
 def check_room(job: TrainingJob, project: str, store: Store) -> None:
-    """Raises JobError for a job that can never run here: wider than all there is, or with more memory."""
+    """Raises JobError if the job needs more slots or memory than it can ever have here."""
     faults, room, memory = [], store.queue.room(), store.queue.memory_bytes()
     least = slots_of(job)[0]
     if room is not None and least > room.widest:
@@ -69,7 +69,8 @@ def check_room(job: TrainingJob, project: str, store: Store) -> None:
 
 
 def _known_data(job: TrainingJob, project: str, store: Store) -> tuple[Shape | None, dict[str, int]]:
-    """The shape of one row of the training set, and how many rows, where the job or an upload says so."""
+    """The shape of a row of the training set, and the number of its rows, {"train": number}; None and {} if
+    neither the job nor the upload tells them."""
     match = DATASET.fullmatch(str(getattr(job.data.train, "path", "")))
     if match is None:
         source = job.data.train
@@ -77,7 +78,7 @@ def _known_data(job: TrainingJob, project: str, store: Store) -> tuple[Shape | N
         number = samples if rows is None else rows[1] - rows[0]
         return None if features is None else (features,), {} if number is None else {"train": number}
     info = store.datasets.get(project, match[1]).info
-    if "arrays" not in info:  # a table is opened by the runner alone
+    if "arrays" not in info:  # only the runner opens tables
         return None, {}
     shape = info["arrays"]["inputs"]["shape"]
     return entering(job.model.layers, tuple(shape[1:])), {"train": int(shape[0])}
@@ -119,7 +120,7 @@ def _faults(job: TrainingJob, project: str, store: Store, data_folder: Path | No
 
 
 def _address_faults(where: str, path: str) -> Iterator[Fault]:
-    """Of an address that the runner is to follow; nothing is asked of the network here."""
+    """Yields the fault of an address that the runner may not read. Does not use the network."""
     try:
         allowed(path)
     except DataError as error:
@@ -158,7 +159,7 @@ def _dataset_faults(where: str, path: str, kind: str, project: str, store: Store
 
 
 def _inner_faults(where: str, inner: str, info: Mapping[str, Any]) -> Iterator[Fault]:
-    """Of what follows the dataset in a path. Patterns are left to the runner."""
+    """Yields the fault of the part of a path after the dataset. The runner checks patterns."""
     if "arrays" in info:
         yield Fault(where, "is an uploaded dataset of arrays, which has no files: end the path after its id")
         return

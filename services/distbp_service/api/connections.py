@@ -1,9 +1,8 @@
-"""The connections of the API's port: how many there may be, and for how long each may keep it waiting.
+"""Limits the number of the API's connections, and the time that each may be idle.
 
-A request can be half sent and then left alone, an answer not read. Each would hold a connection, and so a
-file of this process, without end: such connections are closed after some seconds. Where there are as many as
-may be, the one that was opened first among those without a whole request makes room for a new one. So those
-who ask are served, however many only knock.
+A client may send half a request or never read its answer. Each such connection holds an open file of this
+process, so it is closed after some seconds. If the limit is reached, a new connection replaces the oldest one
+without a complete request. So clients with requests are served, however many idle connections there are.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ from typing import Any
 from distbp_service.api.config import Limits
 
 _LOOK_S = 1.0
-_FILES = 8192  # that this process wants to be allowed to open; fewer will do
-_RESERVE = 256  # of them stay free: for the database, runners, datasets, what was accepted a moment ago
+_FILES = 8192  # the wanted limit on open files of this process; a lower limit will do
+_RESERVE = 256  # open files that are kept for the database, runners, datasets and just accepted connections
 
 
 def allowed_connections(most: int) -> int:
-    """How many connections leave enough files for all else; raises this process's limit where it may."""
+    """The number of connections, at most `most`, that leaves enough open files for all else. Raises the
+    process's limit on open files if it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < min(_FILES, hard):
         soft = min(_FILES, hard)
@@ -30,8 +30,9 @@ def allowed_connections(most: int) -> int:
 
 
 class Connections:
-    """`protocol` is what uvicorn calls for each new connection (`uvicorn.Config(http=...)`). make: its own,
-    which speaks HTTP. total: of all; one address may have three quarters of it."""
+    """Pass `protocol` to uvicorn (`uvicorn.Config(http=...)`), which calls it for each new connection. make:
+    makes uvicorn's own protocol for HTTP. total: the most connections; one address may have three quarters
+    of them."""
 
     def __init__(self, make: Callable[..., Any], total: int, limits: Limits) -> None:
         self._make, self._limits = make, limits
@@ -47,7 +48,8 @@ class Connections:
         return _Connection(self, self._make(**given))
 
     def add(self, one: _Connection, address: str) -> bool:
-        """Whether there is room for it; where there was none, another is closed."""
+        """Adds a connection and returns True. Without room it closes an idle connection; if none is idle, it
+        returns False."""
         mine = self._open.setdefault(address, {})
         crowd = mine if len(mine) >= self._each else None
         if crowd is None and self.count >= self._total:
@@ -83,19 +85,19 @@ class Connections:
 
 
 class _Connection:
-    """A protocol of asyncio around uvicorn's, which does the work."""
+    """A protocol of asyncio that wraps uvicorn's."""
 
     def __init__(self, connections: Connections, inner: Any) -> None:
         self._connections, self._inner = connections, inner
         self._transport: asyncio.Transport | None = None
         self._address = ""
-        self._cycle: Any = None  # uvicorn's, of the request that was seen last
-        self._since_s = 0.0  # when it began to wait for a request
+        self._cycle: Any = None  # uvicorn's request cycle that was seen last
+        self._since_s = 0.0  # when the wait for a request began
         self._unread_since_s: float | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether a request is here whose answer is not complete."""
+        """Whether a request has arrived whose answer is not complete."""
         cycle = self._inner.cycle
         return cycle is not None and not cycle.response_complete
 

@@ -1,4 +1,4 @@
-"""Rows in a body of CSV, read by the code that reads tables for training."""
+"""Reads the rows of a CSV body with the code that reads tables for training."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from distbp.data.columns.reading import open_raw
 from distbp.data.formats import TableFiles
 from distbp_service.errors import BadValueError
 
-MOST_CELLS = 2_000_000  # of which each takes a hundred bytes in memory, and may take one in the body
+MOST_CELLS = 2_000_000  # a cell may take one byte in the body, but takes a hundred in memory
 _NAME = "the rows"
 
 
 @dataclass(frozen=True)
 class CsvBody:
-    """A body of CSV; how it is read the model says, which is not known yet."""
+    """A CSV body that is not parsed yet, because the model decides how."""
 
     body: bytes
 
 
 def csv_rows(given: CsvBody, most: int, plan: Plan | None) -> list[dict[str, Any]]:
-    """What JSON would say: a mapping from column to text for each row, of at most `most` rows; read as the
-    table of training was. Raises DataError, BadValueError."""
+    """The rows of a CSV body, each a mapping from column to text, read as the training table was. plan: the
+    model's; None: it was not trained on a table. Raises DataError, and BadValueError for more than `most`
+    rows or MOST_CELLS cells."""
     source = TableFiles(path=_NAME, kind="csv", **({} if plan is None else plan.reading))
     header = None if plan is None else plan.header
     with tempfile.TemporaryDirectory(prefix="distbp-rows-") as folder:

@@ -1,4 +1,4 @@
-"""Fewer points of a curve, chosen so that it looks the same: Largest-Triangle-Three-Buckets.
+"""Thins the points of a curve without changing its look: Largest-Triangle-Three-Buckets.
 
 Source: S. Steinarsson, Downsampling Time Series for Visual Representation, University of Iceland, 2013.
 """
@@ -13,10 +13,10 @@ from distbp.run.measured import is_number
 
 
 def largest_triangles(x: Sequence[float], y: Sequence[float], points: int) -> list[int]:
-    """Indices of at most `points` (at least 2) of the points (x, y), rising; first and last among them.
+    """Rising indices of at most `points` (at least 2) of the points (x, y), including the first and the last.
 
-    The rest is cut into points - 2 buckets; of each, the point is kept that spans the largest triangle with
-    the point kept before and the mean of the bucket after.
+    The other points are split into points - 2 buckets. Each bucket keeps the point that spans the largest
+    triangle with the point kept before it and the mean of the next bucket.
     """
     n = len(x)
     if n <= points:
@@ -41,8 +41,8 @@ def largest_triangles(x: Sequence[float], y: Sequence[float], points: int) -> li
 
 
 def choose_rows(steps: Sequence[int], rows: Sequence[Mapping[str, Any]], points: int) -> list[int]:
-    """Indices of at most `points` rows that show every curve in them: each name with finite numbers is one,
-    and gets an equal part of the points. Rising; first and last row among them."""
+    """Rising indices of at most `points` rows, including the first and the last. Every name with finite
+    numbers is a curve; all curves share the points equally."""
     if len(rows) <= points:
         return list(range(len(rows)))
     curves: dict[str, list[int]] = {}
@@ -56,6 +56,6 @@ def choose_rows(steps: Sequence[int], rows: Sequence[Mapping[str, Any]], points:
         if share >= 2:
             x, y = [float(steps[i]) for i in places], [float(rows[i][name]) for i in places]
             chosen.update(places[i] for i in largest_triangles(x, y, share))
-    if share < 2:  # more curves than points: an even choice is all that can be had
+    if share < 2:  # too many curves for the points: rows are chosen evenly
         chosen.update(round(i * (len(rows) - 1) / max(points - 1, 1)) for i in range(1, points - 1))
     return sorted(chosen)

@@ -1,7 +1,7 @@
-"""Every refusal of the API in one form: {code, message, param?, faults?, expected?}. Never a traceback.
+"""Turns every error into an answer of one form: {code, message, param?, faults?, expected?}, no traceback.
 
-Errors of this package are ServiceErrors (see `distbp_service.errors`) with a code and a status of their own;
-this page maps those of distbp, FastAPI and SQLAlchemy too.
+A ServiceError (see `distbp_service.errors`) has its own code and status. The errors of distbp, FastAPI and
+SQLAlchemy are mapped here.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ _PHRASES: Mapping[int, str] = {
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """`responses=` of a route, for OpenAPI."""
+    """The argument `responses` of a route, for OpenAPI."""
     found: dict[int | str, dict[str, Any]] = {}
     for status in sorted(set(statuses)):
         found[status] = {"model": Problem, "description": _PHRASES[status]}
@@ -147,8 +147,8 @@ def of_job(error: JobError) -> JSONResponse:
 
 
 def of_request(error: RequestValidationError, known: Collection[str] = ()) -> JSONResponse:
-    """Names what is at fault; never repeats the value given, which may be a secret. known: the fields of the
-    body."""
+    """The answer to an invalid request. It names the faulty fields but never their values, which may be
+    secrets. known: the fields of the body."""
     found = error.errors()
     if any(fault["loc"][:1] == ("path",) for fault in found):
         return problem(404, "not_found", "there is nothing at this address: its id is not one of ours")
@@ -172,7 +172,8 @@ _CODES: Mapping[int, tuple[str, str]] = {
 
 
 def of_http(error: HTTPException, methods: Collection[str] = ()) -> JSONResponse:
-    """methods: those that the address answers to, where that is known."""
+    """The answer to an HTTPException. methods: those of the address, for the header Allow; empty: not
+    known."""
     code, message = _CODES.get(error.status_code, ("refused", "the request is refused"))
     headers = dict(error.headers or {})
     if error.status_code == 405 and methods:
@@ -188,9 +189,9 @@ def of_database(error: SQLAlchemyError) -> JSONResponse:
 def install(
     app: FastAPI, methods: Callable[[str], Collection[str]], verbs: Callable[[str], Collection[str]]
 ) -> None:
-    """Makes `app` answer every error that is raised on purpose. `guard` answers the others. methods: those
-    that a path answers to; none where that is not known. verbs: those that the last colon of a path may have
-    behind it."""
+    """Adds handlers to `app` for all foreseen errors; `guard` answers the others. methods: returns the
+    methods of a path (empty: not known). verbs: returns the verbs that may follow the last colon of a
+    path."""
 
     def add(kind: type[Exception], answer: Any) -> None:
         async def handler(request: Request, error: Exception) -> JSONResponse:
@@ -218,7 +219,7 @@ def install(
         if others and verb not in others:
             there = ", ".join(f":{one}" for one in sorted(others))
             return problem(404, "not_found", f"there is no :{verb[:40]} of this; known are {there}")
-        if error.status_code == 405 and request.method in known:  # the method is right: such a verb is not
+        if error.status_code == 405 and request.method in known:  # the path is wrong, not the method
             return of_http(HTTPException(404))
         return of_http(error, known)
 

@@ -1,4 +1,4 @@
-"""What FastAPI finds wrong with a field, a parameter or a header, in words that say what is allowed."""
+"""Messages for FastAPI's faults of fields, parameters and headers, which say what is allowed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _PHRASES = (
 
 
 def in_words(fault: Mapping[str, Any], known: Collection[str]) -> str:
-    """fault: as pydantic has it. known: what the body may hold; empty where that is not known. The value
-    given is never repeated: it may be a secret."""
+    """The message for a fault. fault: as pydantic reports it. known: the fields of the body; empty: not
+    known. The message never repeats the value, which may be a secret."""
     kind, name = fault["type"], str(fault["loc"][-1])
     if kind == "missing":
         return "is required"

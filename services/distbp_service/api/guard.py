@@ -1,8 +1,8 @@
-"""Around every request: is it plain, for us, and from a page that may ask? On every answer: headers that
-protect.
+"""Checks the framing, the Host and the Origin of every request, and adds protective headers to every answer.
 
-Host: a page elsewhere can make its own name mean our address (DNS rebinding), but then it says so in Host.
-Origin: browsers tell which page asks. Probes of health come under any name, and learn nothing.
+Host: with DNS rebinding a foreign page can make its own name resolve to our address, but the Host header then
+has that name. Origin: browsers send the origin of the calling page. Health probes may use any Host, because
+their answers contain no data.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class Guard:
-    """`hosts`, `origins`: see ApiConfig. head_bytes: the most of an address and its headers. clock: seconds,
-    rising."""
+    """`hosts`, `origins`: see ApiConfig. head_bytes: the most bytes of a request's address and headers.
+    clock: returns seconds, monotonic."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Guard:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
-            return  # no websockets here
+            return  # websockets are not supported
         began, started = self._clock(), False
 
         async def answer(message: Message) -> None:
@@ -78,18 +78,18 @@ class Guard:
         try:
             await self._app(scope, receive, answer)
         except ClientDisconnect:
-            return  # nobody is there to hear it
+            return  # the client is gone
         except Exception:
             log.exception("an error that nobody foresaw, at %s", scope.get("distbp.route", "no route"))
             if started:
-                raise  # half an answer: only a broken connection says that it is not whole
+                raise  # part of the answer was sent: only a broken connection shows that the rest is missing
             failed = problem(500, "internal", "the service failed; its log has it")
             await failed(scope, receive, answer)
 
     def _refusal(self, scope: Scope) -> Any:
         headers = Headers(scope=scope)
         if "transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] < "1.1"):
-            # RFC 9112, 6.1: who passed it on may have read another body than we; what follows is not safe.
+            # RFC 9112, 6.1: a proxy may have read another body than we, so the connection is not safe.
             return problem(
                 400,
                 "bad_request",

@@ -1,7 +1,7 @@
-"""Who waits for news of a job, and waking them.
+"""Wakes streams that wait for changes of a job.
 
-A commit of this process is heard at once (`Store.listen`); those of other processes are found by one query
-for all watched jobs, every `poll_s` seconds. Streams that wait for the same thing share one query.
+Commits of this process are noticed at once (`Store.listen`). Those of other processes are found by one query
+for all watched jobs, every `poll_s` seconds. Streams that need the same data share one query.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Watch:
         self._event.set()
 
     async def changed(self, timeout_s: float) -> bool:
-        """Whether something happened since the last call, waiting for it up to `timeout_s`."""
+        """Waits for a change since the last call, at most `timeout_s` seconds. Returns whether there was
+        one."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._event.wait()
@@ -40,7 +41,7 @@ class Watch:
 
 
 class Hub:
-    """Belongs to one event loop. Works while somebody watches, and not otherwise."""
+    """Belongs to one event loop. It polls the store only while there are watches."""
 
     def __init__(self, store: Store, poll_s: float) -> None:
         self._store, self._poll_s = store, poll_s
@@ -54,7 +55,8 @@ class Hub:
         self.ended = False
 
     def end(self) -> None:
-        """Every stream ends, and none begins: the service stops, and clients come again. From any thread."""
+        """Ends all streams and lets no new ones begin, because the service stops. May be called from any
+        thread."""
         self.ended = True
         if self._loop is not None:
             _tell(self._loop, lambda: self._wake(frozenset(self._watches)))
@@ -78,9 +80,9 @@ class Hub:
                 self._stop()
 
     async def shared(self, job_id: str, what: str, after: int, ask: Callable[[], T]) -> T:
-        """`ask()` in a thread; those who ask for the same at the same time get the same answer.
+        """Returns `ask()`, called in a thread. Simultaneous calls with the same arguments share one result.
 
-        One that was begun before the last news is not shared with who came after them.
+        A result is not shared with calls made after a later change of the job.
         """
         key = (job_id, self._generation.get(job_id, 0), what, after)
         task = self._shared.get(key)
@@ -103,11 +105,11 @@ class Hub:
             ids = tuple(self._watches)
             try:
                 found = await run_in_threadpool(self._store.jobs.pulses, ids)
-            except Exception as error:  # the database is away: it is asked again, and streams keep waiting
+            except Exception as error:  # the database is away: the next round asks again
                 log.warning("streams cannot look for news: %s", type(error).__name__)
                 continue
             changed = frozenset(i for i in ids if i in self._seen and self._seen[i] != found.get(i))
-            new = frozenset(i for i in ids if i not in self._seen)  # it may have moved before the first look
+            new = frozenset(i for i in ids if i not in self._seen)  # these may have changed before
             self._seen.update({i: found.get(i) for i in ids if i in self._watches})
             self._wake(changed | new)
 

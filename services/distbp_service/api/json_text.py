@@ -1,7 +1,7 @@
-"""Request bodies, read strictly: what JSON leaves open, and databases or people stumble over, is refused.
+"""Reads request bodies as strict JSON.
 
-Refused: keys written twice, NaN and Infinity, numbers that overflow, nesting deeper than `MAX_DEPTH`, NUL
-characters and halves of surrogate pairs in text (PostgreSQL and UTF-8 have no place for them).
+It refuses duplicate keys, NaN and Infinity, numbers that overflow, nesting deeper than `MAX_DEPTH`, and text
+with NUL or unpaired surrogates (PostgreSQL and UTF-8 cannot store these).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from distbp_service.errors import BadValueError
 
 MAX_DEPTH = 32
 _MAX_DIGITS = 400
-# Cheap signs that something needs a closer look; without them Python's fast paths are safe.
+# Cheap tests for bodies that need slower checks. Without a match Python's fast parsers are safe.
 _LARGE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}")
 _ESCAPES = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 
 def read_json(data: bytes) -> Any:
-    """What the bytes hold. Raises BadJsonError; BadValueError where it is JSON, but its text is refused."""
+    """The value of a JSON body. Raises BadJsonError, and BadValueError for text with a refused character."""
     try:
         return _read(data)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""How much one caller may ask: requests in a time, work and streams at once, bytes in a body and how soon."""
+"""Limits callers: rates of requests, simultaneous work and streams, sizes and speeds of bodies."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ _MOST_BUCKETS = 10_000
 
 
 class Buckets:
-    """A token bucket for each key: `burst` requests at once, `rate` in a second in the long run. who: what a
-    refusal says of them. clock: seconds, rising."""
+    """A token bucket for each key: at most `burst` requests at once, and `rate` per second in the long run.
+    who: the subject of the error message. clock: returns seconds, monotonic."""
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float], who: str) -> None:
         self._rate, self._burst, self._clock, self._who = rate, float(burst), clock, who
         self._levels: dict[str, tuple[float, float]] = {}  # key: (tokens left, when)
 
     def take(self, key: str) -> None:
-        """Raises RateError where `key` has used up what it may."""
+        """Takes a token. Raises RateError if the bucket of `key` is empty."""
         now = self._clock()
         level, then = self._levels.pop(key, (self._burst, now))
         level = min(self._burst, level + (now - then) * self._rate)
         self._levels[key] = (max(level - 1, 0.0) if level >= 1 else level, now)
         if len(self._levels) > _MOST_BUCKETS:
-            del self._levels[next(iter(self._levels))]  # the one that was silent the longest
+            del self._levels[next(iter(self._levels))]  # the key that was idle the longest
         if level < 1:
             wait = math.ceil((1 - level) / self._rate)
             raise RateError(f"{self._who}; wait as long as Retry-After says", wait)
 
 
 class Slots:
-    """Things at once: `total` of all, `each` of one key. what: they are, in words."""
+    """Limits simultaneous things: `total` over all keys, `each` for one key. what: their name in error
+    messages."""
 
     def __init__(self, total: int, each: int, what: str) -> None:
         self._total, self._each, self._what = total, each, what
@@ -51,7 +52,8 @@ class Slots:
         return self._taken.total()
 
     def take(self, key: str) -> Callable[[], None]:
-        """Returns what gives it back (once; more calls do nothing). Raises RateError."""
+        """Takes a slot and returns the function that gives it back; more calls of it do nothing. Raises
+        RateError if no slot is free; does not wait."""
         if self._taken[key] >= self._each or self.taken >= self._total:
             raise RateError(f"too many {self._what}; end some, or try again later", 5)
         self._taken[key] += 1
@@ -69,11 +71,11 @@ class Slots:
 
 
 class Links:
-    """Codes for signing in, each good for one use within an hour. clock: seconds, rising."""
+    """Codes for signing in, each valid once within an hour. clock: returns seconds, monotonic."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._kept: dict[str, tuple[str, float]] = {}  # hash of a code: (what it opens, until when)
+        self._kept: dict[str, tuple[str, float]] = {}  # hash of a code: (token, end of validity)
 
     def make(self, opens: str) -> str:
         code = secrets.token_urlsafe(32)
@@ -81,14 +83,14 @@ class Links:
         return code
 
     def take(self, code: str) -> str | None:
-        """What it opens; None where it was used before, is too old or was never made."""
+        """The token of a code; None if the code was used, is too old or was never made."""
         opens, until = self._kept.pop(sha256(code), ("", 0.0))
         return opens if opens and self._clock() < until else None
 
 
 class Turns:
-    """Work at once: `total` of all, `each` of one key. Others wait in line, `waiting` of one key at most; the
-    keys take turns, however long the line of one is."""
+    """Limits simultaneous work: `total` over all keys, `each` for one key. Further work waits, at most
+    `waiting` for one key. Keys take turns, so a long line of one key does not delay the others."""
 
     def __init__(self, total: int, each: int, waiting: int) -> None:
         self._each, self._most = each, each + waiting
@@ -98,7 +100,7 @@ class Turns:
 
     @asynccontextmanager
     async def take(self, key: str) -> AsyncIterator[None]:
-        """Within it is the caller's turn. Raises RateError."""
+        """Waits for a turn and holds it in the block. Raises RateError if too many wait already."""
         if self._here[key] >= self._most:
             raise RateError("too many requests of this project wait already; try again later")
         self._here[key] += 1
@@ -113,7 +115,7 @@ class Turns:
 
 
 def check_length(request: Request, most: int) -> None:
-    """Raises TooLargeError where the request says that its body is larger than `most` bytes."""
+    """Raises TooLargeError if the Content-Length of the request is above `most` bytes."""
     claimed = request.headers.get("content-length", "")
     if claimed.isdecimal() and int(claimed[:20]) > most:
         raise _too_large(most)
@@ -126,8 +128,9 @@ async def pieces(
     bytes_per_s: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[bytes]:
-    """The body as it comes, never more than `most` bytes, the next piece within `idle_s`, and after that time
-    at least `bytes_per_s` on average, of the time that we wait. Raises TooLargeError, SlowError."""
+    """Yields the pieces of a body as they arrive. Raises TooLargeError for more than `most` bytes, and
+    SlowError if a piece takes longer than `idle_s` seconds or the average rate is below `bytes_per_s` after
+    that time. Only the time of waiting for the client counts."""
     check_length(request, most)
     stream, count, waited_s = request.stream(), 0, 0.0
     while True:

@@ -1,4 +1,4 @@
-"""What a model takes, as a form asks for it: the columns of its table, from the plan in its model.json."""
+"""Describes the inputs of a model for a form, with the columns of its table from the plan in model.json."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from distbp.model.predictor import Model
 from distbp.nn.network import Network
 from distbp_service.api import model_schemas as schemas
 
-MOST_COLUMNS = 1000  # more are no form
+MOST_COLUMNS = 1000  # a form cannot have more
 MOST_LEVELS = 1000
-_DIGITS = 4  # of an example
+_DIGITS = 4  # significant digits of an example
 
 
 def form_of(model: Model) -> schemas.ModelInputs:
@@ -40,7 +40,7 @@ def form_of(model: Model) -> schemas.ModelInputs:
 
 
 def parts_of(network: Network) -> list[schemas.InputPart]:
-    """The inputs of a network by name, or the one that it has."""
+    """The named inputs of a network, or its only input, which has no name."""
     parts = [
         schemas.InputPart(name=one.name, shape=list(one.shape), steps="most" if one.ragged else "all")
         for one in network.named_inputs
@@ -50,7 +50,7 @@ def parts_of(network: Network) -> list[schemas.InputPart]:
 
 
 def columns_of(table: Mapping[str, Any]) -> list[schemas.InputColumn]:
-    """The columns of a plan, as its JSON has them."""
+    """The form's columns. table: the JSON of a plan."""
     return [_COLUMNS[one["type"]](one) for one in table["columns"]]
 
 
@@ -70,15 +70,15 @@ def _number(one: Mapping[str, Any]) -> schemas.InputColumn:
 
 
 def _ends(one: Mapping[str, Any]) -> list[float]:
-    """The smallest and the largest number of training, where the plan has them: among its ranks, or as the
-    outer edges of its bins, which are scaled and float32."""
+    """The smallest and the largest number in training; [] if the plan does not have them. They are in its
+    ranks, or they are the outer edges of its bins, which are scaled and float32."""
     if one["ranks"]:
         return [one["ranks"][0], one["ranks"][-1]]
     return [_of_edge(one, one["edges"][i]) for i in (0, -1)] if one["edges"] else []
 
 
 def _of_edge(one: Mapping[str, Any], edge: float) -> float:
-    """The number that an edge was made of, without the digits that float32 has not kept."""
+    """The unscaled number of an edge, rounded to the digits that float32 keeps."""
     near = edge + float(np.spacing(np.float32(abs(edge))))
     ends = [x * one["spread"] + one["center"] for x in (edge, near)]
     if one["log"]:
@@ -113,5 +113,5 @@ _COLUMNS = {"number": _number, "category": _category, "boolean": _boolean, "date
 
 
 def _short(value: float) -> float:
-    """With few digits."""
+    """Rounds to `_DIGITS` significant digits."""
     return float(f"{value:.{_DIGITS}g}")

@@ -1,4 +1,4 @@
-"""What a model takes and gives, over the wire."""
+"""The schemas of a model's inputs and predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of numbers in a body of JSON, as an array; what is wrong with them is told with its place."""
+"""Turns the rows of numbers in a JSON body into an array. Errors name the place of the fault."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _MOST_SHOWN = 40
 
 
 def array_of(inputs: list[Any], columns: ColumnNames | None) -> Array:
-    """Rows of numbers; or mappings from the names of the model's columns to numbers, in any order. Raises
+    """The array (rows, ...) of the inputs. A row is a list of numbers, or a mapping from the names of the
+    model's columns to numbers, in any order. columns: the model's names; None: it has none. Raises
     BadValueError."""
     names = tuple(inputs[0]) if isinstance(inputs[0], dict) else None
     if names is not None:
@@ -50,7 +51,7 @@ def array_of(inputs: list[Any], columns: ColumnNames | None) -> Array:
 
 
 def _no_number(rows: list[Any], names: tuple[str, ...] | None) -> str:
-    """What says which value is the first that is not a number; "" where all are."""
+    """A message about the first value that is not a number; "" if all are numbers."""
     for row, *places in ((row, *found) for row, values in enumerate(rows) for found in _leaves(values)):
         value = places.pop()
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -68,7 +69,7 @@ def _unequal(rows: list[Any]) -> str:
 
 
 def _leaves(value: Any, *place: int) -> Iterator[tuple[Any, ...]]:
-    """What lies in nested lists: its place, then itself."""
+    """Yields each value in nested lists as (*place, value)."""
     if isinstance(value, list):
         for number, one in enumerate(value):
             yield from _leaves(one, *place, number)

@@ -1,4 +1,4 @@
-"""A picture as a row of inputs, read by the code that reads folders of images for training."""
+"""Reads a picture as a row of inputs, with the code that reads folders of images for training."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _NAME = "the picture"
 
 
 def picture_row(body: bytes, shape: Shape) -> Array:
-    """(1, channels, height, width), resized to the `shape` of a model's inputs. Raises DataError,
-    BadValueError."""
+    """The picture as an array (1, channels, height, width), resized to the `shape` of a model's inputs.
+    Raises DataError for a bad picture, BadValueError if the model does not take pictures."""
     if len(shape) != 3 or shape[0] not in (1, 3):
         what = " x ".join(map(str, shape))
         raise BadValueError(

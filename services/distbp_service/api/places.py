@@ -1,9 +1,9 @@
-"""Where things lie on the work volume, and opening them: nothing outside of it, whatever a link says.
+"""The files on the work volume. None outside of it is opened, even through a link.
 
-<job>/                          all of a job (see distbp_service.runner)
+<job>/                          the folder of a job (see distbp_service.runner)
 <job>/run/                      its run directory (see distbp.run.run_directory)
-datasets/ds_<sha256>.npz        uploaded data: a zip archive of arrays, or of the files of a table
-datasets/.incoming-<random>     being uploaded
+datasets/ds_<sha256>.npz        a dataset: a zip archive of arrays, or of the files of a table
+datasets/.incoming-<random>     an upload in progress
 dispatcher.alive                touched by the dispatcher in every round
 dispatcher.lock                 locked by the dispatcher while it works
 """
@@ -36,7 +36,8 @@ _TAR_BLOCK = 512
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A finished checkpoint. `bytes`, `sha256`: of its state.safetensors, as its manifest says."""
+    """A finished checkpoint. `bytes`, `sha256`: of its state.safetensors, from its manifest. `created_at`:
+    seconds since 1970."""
 
     step: int
     bytes: int
@@ -56,7 +57,7 @@ class Places:
         return self.work / "datasets"
 
     def dataset(self, dataset_id: str) -> Path:
-        """Raises NotFoundError for what is not a dataset id."""
+        """The file of a dataset. Raises NotFoundError if the id is not valid."""
         if not _DATASET.fullmatch(dataset_id):
             raise NotFoundError(f"there is no dataset {dataset_id[:80]}")
         return self.datasets / f"{dataset_id}.npz"
@@ -75,7 +76,7 @@ class Places:
             return None
 
     def checkpoints(self, job_id: str) -> list[CheckpointFile]:
-        """Rising by step. One that is removed meanwhile is left out."""
+        """The checkpoints of a job, in the order of their steps. Those removed meanwhile are left out."""
         folder = self.run(job_id) / "checkpoints"
         try:
             steps = list_steps(folder)
@@ -85,7 +86,8 @@ class Places:
         return [checkpoint for checkpoint in found if checkpoint is not None]
 
     def open_checkpoint(self, job_id: str, step: int) -> tuple[CheckpointFile, BinaryIO]:
-        """Its state.safetensors, open: it can be read to the end even if it is pruned. NotFoundError."""
+        """Opens the state.safetensors of a checkpoint. It can be read to the end even if the checkpoint is
+        removed. Raises NotFoundError."""
         folder = self.run(job_id) / "checkpoints"
         found = _checkpoint(folder, step)
         if found is None:
@@ -97,7 +99,7 @@ class Places:
         return found, handle
 
     def remove_job(self, job_id: str, *, keep_model: bool) -> None:
-        """Removes the files of a job that has ended, but for its model."""
+        """Removes the files of a job that has ended. keep_model: except those of its model."""
         if not keep_model:
             _remove(self.work / job_id)
             return
@@ -105,7 +107,8 @@ class Places:
         _remove_but(self.run(job_id), "model")
 
     def remove_model(self, job_id: str, *, keep_job: bool) -> None:
-        """Removes the files of a model; those of its job, too, where that was deleted before."""
+        """Removes the files of a model. Without `keep_job` it also removes those of its job, which was
+        deleted before."""
         _remove(self.run(job_id) / "model" if keep_job else self.work / job_id)
 
 
@@ -138,7 +141,7 @@ def _checkpoint(folder: Path, step: int) -> CheckpointFile | None:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A regular file, not a link. Raises NotFoundError."""
+    """Opens a regular file for reading. Raises NotFoundError for links and other files."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -150,16 +153,15 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def contents(handle: BinaryIO) -> Iterator[bytes]:
-    """All of an open file, in pieces; closes it."""
+    """Yields an open file in pieces, then closes it."""
     with handle:
         while piece := handle.read(_PIECE):
             yield piece
 
 
 def model_tar(folder: Path) -> tuple[int, Iterator[bytes]]:
-    """A tar archive of a model's folder, as its length and its pieces. The same model gives the same bytes.
-
-    Raises NotFoundError where the files are gone.
+    """The length in bytes and the pieces of a tar archive of a model's folder. The same model gives the same
+    bytes. Raises NotFoundError if the files are gone.
     """
     handles: list[tuple[str, BinaryIO, int]] = []
     try:

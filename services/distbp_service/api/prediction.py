@@ -1,4 +1,4 @@
-"""Predictions with stored models, a few of which are kept in memory."""
+"""Predicts with stored models. A few models are kept in memory."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from distbp_service.store import Model
 
 @dataclass(frozen=True)
 class Predicted:
-    """`predictions`: one for each row. `probabilities`: one list (or number) for each, where asked for.
-    `unseen`: cells of levels that the model has no column for, by column. `ignored`: columns that it does
-    not use."""
+    """`predictions`: one for each row. `probabilities`: a list or number for each row; None: not asked for.
+    `unseen`: for each column the number of cells with levels that were not in training. `ignored`: columns
+    that the model does not use."""
 
     predictions: list[Any]
     probabilities: list[Any] | None
@@ -46,8 +46,9 @@ class Predictions:
         self._lock = threading.Lock()
 
     def predict(self, model: Model, inputs: list[Any], probabilities: bool) -> Predicted:
-        """inputs: rows, a body of CSV, or the bytes of one picture. Raises BadValueError for what does not
-        fit, TooLargeError, ConflictError for a model whose files are gone or damaged."""
+        """Predicts for `inputs`: rows, or one CsvBody, or the bytes of one picture. Raises BadValueError if
+        they do not fit the model, TooLargeError, and ConflictError if the model's files are gone or
+        damaged."""
         if not 0 < len(inputs) <= self._limits.predict_rows:
             raise BadValueError(f"give 1 to {self._limits.predict_rows:,} rows", "inputs")
         loaded = self.loaded(model)
@@ -68,7 +69,7 @@ class Predictions:
         if len(x) * _numbers(loaded, x) > self._limits.predict_values:
             raise TooLargeError("the answer would be too large; send fewer rows", "inputs")
         try:
-            with np.errstate(all="ignore"):  # what overflows is refused below
+            with np.errstate(all="ignore"):  # outputs that are not finite are refused below
                 y = loaded.predict(x)
                 p = loaded.predict_proba(x) if probabilities else None
         except (ModelError, DataError) as error:
@@ -90,7 +91,7 @@ class Predictions:
             self._kept.pop(model_id, None)
 
     def loaded(self, model: Model) -> Loaded:
-        """A model in memory. Raises as `predict` does."""
+        """Loads a model, or returns it from memory. Raises as `predict` does."""
         with self._lock:
             found = self._kept.get(model.id)
             if found is not None:
@@ -111,19 +112,20 @@ class Predictions:
 
 
 def _padded(network: Network, inputs: list[Any]) -> int:
-    """How many numbers a row has, once all have the steps of the longest."""
+    """The numbers of a row after padding to the longest row."""
     longest = max((len(row) for row in inputs if isinstance(row, list)), default=0)
     steps = longest * math.prod(network.input_shape[1:]) if network.lengths else 0
     return max(steps, math.prod(network.row_shape))
 
 
 def _arrays(found: Any) -> list[Array]:
-    """Of each output, of what a model predicts."""
+    """The arrays of a prediction, one for each output; [] for None."""
     return [] if found is None else list(found.values()) if isinstance(found, dict) else [found]
 
 
 def _rows(found: Any, steps: Array | None) -> list[Any]:
-    """One for each row; of several outputs a mapping from their names; of a series a list, of its steps."""
+    """The values of each row: with several outputs a mapping from their names, for a series a list with its
+    steps. steps: the length of each series."""
     if steps is not None:
         return [row[:count].tolist() for row, count in zip(found, steps, strict=True)]
     if not isinstance(found, dict):
@@ -133,7 +135,7 @@ def _rows(found: Any, steps: Array | None) -> list[Any]:
 
 
 def _numbers(loaded: Loaded, x: Any) -> int:
-    """The most numbers that the prediction of one row can hold."""
+    """The most numbers in the prediction of one row."""
     if loaded.network.carry is None:
         return int(np.prod(loaded.output_shape))
     return int(x.inputs.shape[1] * np.prod(loaded.network.answer_shapes[0]))

@@ -1,8 +1,8 @@
-"""A route that asks, before anything of a request is read: which token, which scope, how often, how large?
+"""A route class that checks token, scope, rate and size before it reads a request.
 
     @router.post("/jobs", **opens("submit", 404, body="job"))
 
-`opens` says it once, for the check and for OpenAPI (`security`, `x-scope`, the errors).
+`opens` states the requirements once, for the check and for OpenAPI (`security`, `x-scope`, the errors).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from distbp_service.api.service import Service
 from distbp_service.errors import BadValueError
 
 _SCOPE, _BODY = "x-scope", "x-body"
-_HEAVY = frozenset({"job", "predict"})  # bodies that cost much time to work on
+_HEAVY = frozenset({"job", "predict"})  # kinds of bodies that need much computing
 
 
 def opens(
@@ -38,9 +38,9 @@ def opens(
     files: bool = False,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Keyword arguments of a route that needs `scope` (PUBLIC: none). errors: statuses besides those that
-    every such route has. body: the kind of its body (see `Limits.body`). raw: the route reads it itself.
-    files: it may be CSV or a picture in place of JSON."""
+    """The keyword arguments of a route that needs `scope` (PUBLIC: none). errors: statuses that only this
+    route has. body: the kind of its body (see `Limits.body`). raw: the route itself reads the body. files:
+    the body may be CSV or a picture in place of JSON."""
     found = [422, 429, 503, *errors]
     if scope != PUBLIC:
         found += [401, 403]
@@ -59,7 +59,7 @@ def opens(
 
 
 class _ReadRequest(Request):
-    """A request whose body was read already: `body`, which is `value`, as JSON would have it."""
+    """A request with a `body` that was read already. `value`: the body's JSON value."""
 
     def __init__(self, scope: Scope, body: bytes, value: Any) -> None:
         headers = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
@@ -76,12 +76,12 @@ class _ReadRequest(Request):
 
 
 class Route(APIRoute):
-    """See above. The caller is in `request.state.caller`."""
+    """A route that checks its requests (see above) and sets `request.state.caller`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         extra = self.openapi_extra or {}
-        scope: str = extra[_SCOPE]  # a route that does not say who may call it is a mistake
+        scope: str = extra[_SCOPE]  # a route without a scope is a mistake in the code
         kind, _, way = extra.get(_BODY, "").partition(":")
 
         fields = _fields(self.body_field)
@@ -92,7 +92,7 @@ class Route(APIRoute):
             service: Service = request.app.state.service
             request.scope["distbp.route"], request.scope["distbp.fields"] = self.path_format, fields
             if any(":" in str(value) for value in request.path_params.values()):
-                raise HTTPException(405)  # no id has a colon: it is a verb of another method, or of none
+                raise HTTPException(405)  # ids have no colon, so this is a verb that the route does not have
             shares = address(request)
             if scope != PUBLIC:
                 caller = await authorize(service, request, scope)
@@ -118,11 +118,11 @@ class Route(APIRoute):
                     more = f" (or CSV, as text/csv, or a picture, as {' or '.join(pictures.TYPES)})"
                     check_type(request, "application/json", f"JSON{more if way == 'files' else ''}")
                 body = await _whole_body(service, request, most, shares)
-            # In the event loop nobody's work may last, and of the threads nobody may take all.
+            # Long work would block the event loop, and one caller must not take all threads.
             async with (service.checks if kind in _HEAVY else service.work).take(shares):
                 value = await run_in_threadpool(read, body) if body or read is not read_json else None
                 if kind:
-                    # FastAPI asks for the value of a body that is not empty; CSV may be.
+                    # FastAPI reads the value only if the body is not empty, but a CSV body may be empty.
                     request = _ReadRequest(request.scope, body or (b"" if value is None else b"-"), value)
                 return await handle(request)
 
@@ -130,7 +130,7 @@ class Route(APIRoute):
 
 
 def _fields(body: Any) -> tuple[str, ...]:
-    """The names that a body of JSON may hold, for messages."""
+    """The field names of a JSON body, for messages."""
     model = None if body is None else body.field_info.annotation
     return tuple(getattr(model, "model_fields", ()))
 
@@ -140,7 +140,7 @@ def _csv(body: bytes) -> dict[str, Any]:
 
 
 def _one_row(body: bytes) -> dict[str, Any]:
-    """A picture: of which size and how many colors the model wants it is not known yet."""
+    """The inputs for a picture, as bytes: the model decides its size and colors."""
     return {"inputs": [body]}
 
 
@@ -154,7 +154,7 @@ async def _whole_body(service: Service, request: Request, most: int, key: str) -
 
 
 def _check_query(request: Request, known: frozenset[str]) -> None:
-    """A parameter that is misspelled would otherwise be silently without effect."""
+    """Raises BadValueError for an unknown parameter, which would otherwise be ignored silently."""
     unknown = request.query_params.keys() - known
     if unknown:
         offered = ", ".join(sorted(known)) or "none"
@@ -164,7 +164,7 @@ def _check_query(request: Request, known: frozenset[str]) -> None:
 
 
 def _check_plain(request: Request) -> None:
-    """Raises UnsupportedTypeError for a packed body: of what it would become nobody knows the size."""
+    """Raises UnsupportedTypeError for a compressed body, whose real size is not known."""
     packed = request.headers.get("content-encoding", "").strip()
     if packed.lower() not in ("", "identity"):
         raise UnsupportedTypeError(
@@ -175,7 +175,7 @@ def _check_plain(request: Request) -> None:
 
 
 def check_type(request: Request, wanted: str, what: str) -> None:
-    """Raises UnsupportedTypeError where the body is not of the type `wanted`."""
+    """Raises UnsupportedTypeError if the content type is not `wanted`. what: the wanted body in words."""
     if type_of(request) != wanted:
         raise UnsupportedTypeError(f"send {what}, with 'Content-Type: {wanted}'", "Content-Type")
 

@@ -1,4 +1,4 @@
-"""What runners send and get (see `distbp_service.reports`)."""
+"""The schemas of a runner's requests and answers (see `distbp_service.reports`)."""
 
 from __future__ import annotations
 

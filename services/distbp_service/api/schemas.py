@@ -1,4 +1,4 @@
-"""What goes over the wire, for people and OpenAPI. Times are seconds since 1970 (UTC)."""
+"""The schemas of the API's requests and answers. Times are seconds since 1970 (UTC)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Object = dict[str, Any]
 class Out(BaseModel):
     @classmethod
     def of(cls, record: Any) -> Self:
-        """From a record of the store, which has the same fields."""
+        """Made from a record of the store with the same fields."""
         return cls(**{name: getattr(record, name) for name in cls.model_fields})
 
 
@@ -181,11 +181,11 @@ def _fields(job: Job, waiting: Waiting | None) -> Object:
 
 
 def _eta_s(job: Job) -> float | None:
-    """From the steps that are left and the speed of the last ones; evaluations take time of their own."""
+    """The seconds for the remaining steps at the latest speed, without evaluations; None if not known."""
     told = [(job.progress or {}).get(name) for name in ("samples_per_second", "total_steps", "step")]
     speed, total, step = (value if isinstance(value, int | float) else 0 for value in told)
     batch = job.job.get("batch_size", 1)
-    if job.state != "running" or speed <= 0 or total <= 0 or batch == "full":  # of rows that nobody told
+    if job.state != "running" or speed <= 0 or total <= 0 or batch == "full":  # rows not known
         return None
     left = max(0, total - step) * batch / speed
     return left if math.isfinite(left) else None
@@ -209,7 +209,7 @@ def _maybe(value: Any) -> Object | None:
     return None if value is None else dict(value)
 
 
-# What a job leaves ------------------------------------------------------------------------------------------
+# Records of a job -------------------------------------------------------------------------------------------
 
 
 class EventOut(Out):

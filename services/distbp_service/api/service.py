@@ -1,4 +1,4 @@
-"""What every route has at hand: one for each app, nothing global."""
+"""The objects that all routes share: one Service for each app, nothing global."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from distbp_service.store import Store
 
 @dataclass(frozen=True)
 class Service:
-    """`buckets`: of requests, by token; `failures`: of signing in, by address. `streams`, `uploads`, `bodies`
-    that are open, `work` and `checks`: whose turn it is; by project. `dispatcher_seen`: when the dispatcher
-    last gave a sign, in seconds since 1970; None: never."""
+    """`buckets`: the rates of requests, by caller. `failures`: the rates of wrong tokens, by address.
+    `streams`: the open streams, by caller. `uploads`, `bodies`: those being received, by project. `work`,
+    `checks`: the requests in work, by project. `dispatcher_seen`: returns the time of the dispatcher's last
+    sign of life, in seconds since 1970; None: never."""
 
     store: Store
     config: ApiConfig

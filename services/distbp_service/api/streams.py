@@ -1,11 +1,11 @@
-"""Server-sent events: a stream that starts after a number, misses nothing, and ends with its job.
+"""Server-sent events. A stream starts after a number, misses nothing, and ends with its job.
 
     id: 12
     event: event | metric | log
     data: {...}
 
-Without an id: `progress` (what the runner says of itself now) and, last of all, `end` with the job's state.
-A comment keeps the line open while nothing happens. Format: WHATWG HTML, "Server-sent events".
+Two kinds have no id: `progress` (the runner's latest), and at the end `end` with the job's state. Comments
+keep the connection open while nothing happens. Format: WHATWG HTML, "Server-sent events".
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from distbp_service.states import TERMINAL
 from distbp_service.store import Pulse
 
 BATCH = 500
-# (number, data) of what comes after a number, at most BATCH
+# Returns (number, data) of at most BATCH records after a number.
 Read = Callable[[int], Sequence[tuple[int, Any]]]
 
 
@@ -40,7 +40,7 @@ def message(kind: str, data: Any, number: int | None = None) -> bytes:
 
 
 def start_after(request: Request, after: int) -> int:
-    """Where a client goes on: after the number in Last-Event-ID, or else after `after`."""
+    """The number after which a stream starts: that in Last-Event-ID, else `after`. Raises BadValueError."""
     last = request.headers.get("last-event-id")
     if last is None or last == "":
         return after
@@ -50,10 +50,10 @@ def start_after(request: Request, after: int) -> int:
 
 
 class _Stream(StreamingResponse):
-    """Gives back its place among the streams, however it ends."""
+    """A response that calls `give_back` however it ends."""
 
     def __init__(self, content: AsyncIterator[bytes], give_back: Callable[[], None]) -> None:
-        headers = {"X-Accel-Buffering": "no"}  # or a proxy keeps events until it has a page of them
+        headers = {"X-Accel-Buffering": "no"}  # else a proxy may buffer events
         super().__init__(content, media_type="text/event-stream", headers=headers)
         self._give_back = give_back
 
@@ -67,9 +67,8 @@ class _Stream(StreamingResponse):
 def stream(
     service: Service, request: Request, caller: Caller, job_id: str, after: int, kind: str, read: Read
 ) -> StreamingResponse:
-    """The job's events, metrics or logs (`kind`) after a number. The job is known to be the caller's.
-
-    Raises RateError where too many streams are open.
+    """Streams the job's events, metrics or logs (`kind`) after number `after`. The caller must have checked
+    that the job is in its project. Raises RateError if too many streams are open.
     """
     give_back = service.streams.take(caller.key)
     return _Stream(_follow(service, request, caller, job_id, after, kind, read), give_back)
@@ -82,12 +81,12 @@ async def _follow(
     yield b"retry: 1000\n\n"
     async with hub.watch(job_id) as watch:
         while not hub.ended:
-            # The state first: what is read after it was seen to have ended is all there will ever be.
+            # The state is read first: if it has ended, the records read after it are complete.
             try:
                 pulses = await hub.shared(job_id, "pulse", 0, lambda: service.store.jobs.pulses((job_id,)))
                 rows = await hub.shared(job_id, kind, after, partial(_written, kind, read, after))
             except SQLAlchemyError:
-                return  # the client comes again, and goes on where it was
+                return  # the client connects again and goes on after its last number
             found: Pulse | None = pulses.get(job_id)
             if rows[1] > after:
                 after = rows[1]
@@ -109,15 +108,15 @@ async def _follow(
 
 
 def _written(kind: str, read: Read, after: int) -> tuple[bytes, int, int]:
-    """The messages, the last number, and how many there are."""
+    """The messages as bytes, the last number (0: none), and the number of messages."""
     rows = read(after)
     text = b"".join(message(kind, data, number) for number, data in rows)
     return text, rows[-1][0] if rows else 0, len(rows)
 
 
 async def _still_welcome(service: Service, request: Request, caller: Caller) -> bool:
-    """Whether the token still opens this: it may have been revoked while the stream was open. While the
-    database cannot say, the client is sent away, and comes again."""
+    """Whether the token is still valid. It may have been revoked while the stream was open. False if the
+    database does not answer; the client then connects again."""
     try:
         return (await authorize(service, request, "read")).key == caller.key
     except (UnauthorizedError, ForbiddenError, RateError, SQLAlchemyError):
@@ -125,5 +124,5 @@ async def _still_welcome(service: Service, request: Request, caller: Caller) -> 
 
 
 async def checked_job(service: Service, caller: Caller, job_id: str) -> None:
-    """Raises NotFoundError where the job is not of the caller's project."""
+    """Raises NotFoundError if the job is not in the caller's project."""
     await run_in_threadpool(service.store.jobs.get, caller.project, job_id)

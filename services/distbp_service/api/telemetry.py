@@ -1,4 +1,4 @@
-"""Counters for Prometheus, in a registry of this app's own. No project, job or token is named in them."""
+"""Counters for Prometheus, in a registry of the app. They name no project, job or token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 
 class Telemetry:
-    """`answered` is called once for every answer."""
+    """The counters of one app. Call `answered` once for every answer."""
 
     def __init__(self, store: Store) -> None:
         self._registry = CollectorRegistry()
@@ -49,12 +49,12 @@ class Telemetry:
         self._seconds.labels(route).observe(seconds)
 
     def observe(self, streams: Callable[[], int], age_s: Callable[[], float]) -> None:
-        """Where the gauges look, at each scrape."""
+        """Sets the functions that the gauges call at each scrape."""
         self._streams.set_function(streams)
         self._age.set_function(age_s)
 
     def text(self) -> bytes:
-        """The page that Prometheus reads. Asks the store."""
+        """The page that Prometheus reads. It queries the store, so it waits."""
         return generate_latest(self._registry)
 
 

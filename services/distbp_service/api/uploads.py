@@ -1,5 +1,5 @@
-"""Taking in a dataset: streamed to disk, hashed on the way, opened through distbp's checks, and only then
-given its name, which is its hash. Two uploads of the same bytes leave one file."""
+"""Receives a dataset: streams it to disk, hashes it, checks its content, and then names it by its hash. Two
+uploads of the same bytes give one file."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from distbp_service.errors import BadValueError
 from distbp_service.store import Dataset, Store
 
 ARRAYS = ("inputs", "targets", "weights", "lengths", "columns")
-TARGETS_OF = "targets."  # before the name of one output of several
+TARGETS_OF = "targets."  # the prefix of the targets of one output of several
 _INCOMING = ".incoming-"
-_LEFT_S = 3600.0  # without a byte more; a body that pauses is refused after seconds
-NAMES = 100  # of files, that are kept with a dataset
-_FREE_BYTES = 2**28  # of the disk stay free for what else is written there
+_LEFT_S = 3600.0  # an upload without a write for so long is abandoned; pauses end it after seconds
+NAMES = 100  # the most names of files that are stored with a dataset
+_FREE_BYTES = 2**28  # bytes of the disk that stay free for other writes
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class Upload:
     project: str
     name: str
     created_by: str
-    sha256: str | None  # what the client says
+    sha256: str | None  # as the client gave it
 
 
 async def receive(
     body: AsyncIterator[bytes], upload: Upload, store: Store, places: Places, limits: Limits
 ) -> tuple[Dataset, bool]:
-    """The dataset, and whether the project had it not.
+    """Receives and stores a dataset. Returns it, and whether it is new to the project.
 
-    Raises BadValueError (another hash than said, no archive of arrays), DataError (hostile, damaged),
-    ForbiddenError (the project has as many as it may), TooLargeError, UnavailableError (no disk).
+    Raises BadValueError (the hash differs from the given one, or this is not a dataset), DataError (hostile
+    or damaged), ForbiddenError (the project has too many), TooLargeError, UnavailableError (no disk).
     """
     used = await run_in_threadpool(_room, upload.project, store, limits)
     path = places.datasets / f"{_INCOMING}{secrets.token_hex(16)}"
@@ -78,7 +78,7 @@ async def receive(
 
 
 def remove(project: str, dataset_id: str, store: Store, places: Places) -> None:
-    """Forgets a dataset of the project, and its file where no other project has it. NotFoundError."""
+    """Deletes a dataset of the project, and its file if no other project has it. Raises NotFoundError."""
     path = places.dataset(dataset_id)
     with _alone(places):
         if store.datasets.delete(project, dataset_id):
@@ -87,7 +87,7 @@ def remove(project: str, dataset_id: str, store: Store, places: Places) -> None:
 
 
 def _prepare(places: Places) -> None:
-    """Makes the folder, and removes what an API that was killed had taken in by half."""
+    """Makes the folder, and removes unfinished uploads of an API that was killed."""
     places.datasets.mkdir(parents=True, exist_ok=True)
     for path in places.datasets.glob(f"{_INCOMING}*"):
         with suppress(OSError):  # another API does the same
@@ -140,8 +140,8 @@ def _keep(
 
 
 def _looked_at(path: Path) -> dict[str, Any]:
-    """What an archive holds, after all of it was read once, through the limits: arrays, or the files of a
-    table, which nobody opens here."""
+    """Reads the whole archive within the limits and describes it: its arrays, or the names of a table's
+    files, which are not parsed here."""
     with open(path, "rb") as begun:
         first = begun.read(2)
     if first != b"PK":
@@ -161,7 +161,7 @@ def _looked_at(path: Path) -> dict[str, Any]:
 
 
 def _arrays_in(found: Mapping[str, Header]) -> dict[str, Any]:
-    """Shapes and dtypes."""
+    """Checks the arrays of a dataset and returns their shapes and dtypes."""
     strange = sorted(name for name in found if name not in ARRAYS and not name.startswith(TARGETS_OF))
     if strange or "inputs" not in found:
         what = f"it has an array {strange[0][:80]!r}" if strange else "it has no array 'inputs'"
@@ -190,7 +190,7 @@ def _arrays_in(found: Mapping[str, Header]) -> dict[str, Any]:
 
 @contextmanager
 def _alone(places: Places) -> Iterator[None]:
-    """No other process or thread names or removes datasets meanwhile."""
+    """Within this block no other process or thread names or removes datasets. Waits."""
     places.datasets.mkdir(parents=True, exist_ok=True)
     with open(places.datasets / ".lock", "w", opener=private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

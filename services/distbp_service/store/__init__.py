@@ -1,15 +1,15 @@
-"""The store: all that the service must not forget. SQLite or PostgreSQL, the same behavior.
+"""The store keeps the lasting state of the service. It behaves the same on SQLite and PostgreSQL.
 
     store = Store("sqlite:////var/lib/distbp/distbp.db")
-    store.jobs       what a project does with its jobs      (jobs.py)
-    store.journal    events, metrics and logs, to read      (journal.py)
+    store.jobs       a project's calls on its jobs          (jobs.py)
+    store.journal    reads events, metrics and logs         (journal.py)
     store.tokens     projects and tokens                    (tokens.py)
     store.datasets, store.models                            (assets.py)
-    store.queue      what a dispatcher does                 (queue.py, line.py)
-    store.runs       what a runner does, fenced by attempt  (runs.py, disk.py)
+    store.queue      a dispatcher's calls                   (queue.py, line.py)
+    store.runs       a runner's calls, fenced by attempt    (runs.py, disk.py)
 
-Every method is one transaction, and may be called from any thread. Database errors of SQLAlchemy
-(OperationalError: the server is away, the disk is full) pass through: the caller answers "try again".
+Every method is one transaction and may be called from any thread. Errors of SQLAlchemy pass through, for
+example OperationalError if the server is away or the disk is full. The caller answers "try again".
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Store:
         self.runs = Runs(self.db)
 
     def listen(self, listener: Callable[[frozenset[str]], None]) -> Callable[[], None]:
-        """See `Database.listen`: hears which jobs this process changed."""
+        """See `Database.listen`."""
         return self.db.listen(listener)
 
     def disk_bytes(self, project: str) -> int:
-        """What a project's datasets, jobs and models fill on the disk, as far as it was measured."""
+        """The bytes of a project's datasets, jobs and models on the disk, as last measured."""
         with self.db.read() as conn:
             return disk_bytes(conn, project)
 

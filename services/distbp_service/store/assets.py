@@ -1,4 +1,4 @@
-"""Uploaded datasets and trained models: what is known of them. Their bytes lie on the work volume."""
+"""The records of uploaded datasets and trained models. Their files lie on the work volume."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Datasets:
         info: Mapping[str, Any] | None = None,
         created_by: str | None = None,
     ) -> tuple[Dataset, bool]:
-        """Makes known what was uploaded, and says whether the project had it not. size: bytes."""
+        """Records an upload of `size` bytes. Returns the dataset, and whether it is new to the project."""
         row = {
             "project": project,
             "id": dataset_id,
@@ -51,13 +51,14 @@ class Datasets:
         return _get(self._db, datasets, Dataset, project, dataset_id)
 
     def page(self, project: str, *, limit: int = 50, cursor: str | None = None) -> Page[Dataset]:
-        """By id."""
+        """The project's datasets, in the order of their ids."""
         query = select(datasets).where(datasets.c.project == project)
         rows, more = page_of(self._db, query, datasets.c.id, cursor, limit, newest_first=False)
         return Page(tuple(map(Dataset.of, rows)), more)
 
     def delete(self, project: str, dataset_id: str) -> bool:
-        """Forgets it. True: no other project has the same bytes, so the file may go. Raises NotFoundError."""
+        """Deletes the record. Returns True if no other project has the same dataset, so that the caller may
+        remove its file. Raises NotFoundError."""
         with self._db.write() as conn:
             mine = (datasets.c.project == project, datasets.c.id == dataset_id)
             found = conn.execute(_one(datasets, project, dataset_id)).one_or_none()
@@ -68,7 +69,7 @@ class Datasets:
 
 
 class Models:
-    """They are added when a job completes (see `Runs.report`)."""
+    """A model is added when its job completes (see `Runs.report`)."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -83,14 +84,14 @@ class Models:
         return None if row is None else Model.of(row)
 
     def page(self, project: str, *, limit: int = 50, cursor: str | None = None) -> Page[Model]:
-        """Newest first."""
+        """The project's models, newest first."""
         query = select(models).where(models.c.project == project)
         rows, more = page_of(self._db, query, models.c.id, cursor, limit, newest_first=True)
         return Page(tuple(map(Model.of, rows)), more)
 
     def delete(self, project: str, model_id: str) -> tuple[Model, bool]:
-        """Forgets it; its files are the caller's to remove. Says whether its job is still there. Raises
-        NotFoundError."""
+        """Deletes the record; the caller removes the files. Returns the model, and whether its job still
+        exists. Raises NotFoundError."""
         found = self.get(project, model_id)
         with self._db.write() as conn:
             conn.execute(delete(models).where(models.c.id == model_id, models.c.project == project))

@@ -1,4 +1,4 @@
-"""One database, SQLite or PostgreSQL: transactions that read or write, and who hears of them."""
+"""One database, SQLite or PostgreSQL: transactions that read or write, and listeners for changed jobs."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from sqlalchemy.exc import TimeoutError as WaitedTooLong
 
 from distbp_service.errors import BadValueError, StoreError
 
-_WAIT_S = 3.0  # for another that writes, and for a connection; then the caller is told to try again
+_WAIT_S = 3.0  # the longest wait for another writer or for a connection; then the call raises
 MOST = 1000  # rows of one page
 _ID = re.compile(r"(job|ds|mdl)_[0-9a-z]{1,64}")
 _LOCK_KEY = 0x64697374  # "dist": of PostgreSQL's advisory lock
 
 
 class Database:
-    """`url`: as SQLAlchemy has it: `sqlite:////path/file.db`, `postgresql://user:secret@host/name`.
+    """`url`: a URL of SQLAlchemy: `sqlite:////path/file.db` or `postgresql://user:secret@host/name`.
 
-    SQLite: a file, in write-ahead mode, which nobody else can read; every commit is on disk; one writer at a
-    time, which waits its turn. Who waits for more than a few seconds gets an error of SQLAlchemy.
-    clock: seconds since 1970. Raises StoreError for an empty file.
+    SQLite's file is in write-ahead mode, and only its owner can read it. Every commit is flushed to the disk.
+    Writers take turns; a wait of more than `_WAIT_S` raises an error of SQLAlchemy.
+    clock: returns seconds since 1970. Raises StoreError for an invalid URL and for an empty file.
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time, pool_size: int = 10) -> None:
@@ -82,9 +82,9 @@ class Database:
 
     @contextmanager
     def write(self, wait_s: float = _WAIT_S) -> Iterator[Connection]:
-        """A transaction that writes: all of it, or (after an exception) nothing. wait_s: for
-        other threads."""
-        # SQLite lets one write at a time; our own lock is fair, its waiting is not.
+        """A transaction that writes. An exception rolls all of it back. wait_s: the longest wait for other
+        threads that write."""
+        # SQLite allows one writer at a time. Our own lock is fair; SQLite's waiting is not.
         with self._turn(wait_s), self._writer.begin() as conn:
             touched = conn.info["touched"] = set()
             yield conn
@@ -105,29 +105,31 @@ class Database:
             self._writing.release()
 
     def ping(self) -> None:
-        """Raises an error of SQLAlchemy where the database does not answer, or where nobody can write."""
+        """Raises an error of SQLAlchemy if the database does not answer or cannot be written."""
         with self._turn(), self._writer.begin() as conn:
             conn.execute(text("SELECT 1"))
 
     def lock_all(self, conn: Connection) -> None:
-        """Until the end of this transaction no other passes here. (A SQLite writer is alone as it is.)"""
+        """Waits until no other transaction holds this lock, and holds it to the end of this transaction. Does
+        nothing on SQLite, which has one writer at a time."""
         if not self.sqlite:
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
 
     def insert_new(self, conn: Connection, table: Table, values: Mapping[str, Any]) -> bool:
-        """Adds a row, unless there is one with its key; says whether it did. Waits for another transaction
-        that is adding the same."""
-        # Drivers do not agree on what `rowcount` says here; a row that comes back says it plainly.
+        """Adds a row unless its key exists. Returns whether the row was added. Waits for another transaction
+        that is adding the same key."""
+        # Drivers give different `rowcount`s here. RETURNING gives a row only if it was added.
         statement = self.insert(table).values(values).on_conflict_do_nothing()
         return conn.execute(statement.returning(next(iter(table.primary_key)))).first() is not None
 
     def insert(self, table: Table) -> Any:
-        """An INSERT that has `.on_conflict_do_nothing()` and `.on_conflict_do_update()`."""
+        """An INSERT with the methods `on_conflict_do_nothing` and `on_conflict_do_update`."""
         return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
 
     def listen(self, listener: Callable[[frozenset[str]], None]) -> Callable[[], None]:
-        """`listener` is called after every commit of this process, with the ids of the jobs it changed,
-        in the thread that made it. Other processes' commits are not heard. Returns what ends it."""
+        """Calls `listener` after every commit of this process that changed jobs, with the ids of these jobs,
+        in the thread of the commit. Commits of other processes are not heard. Returns a function that removes
+        the listener."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -135,8 +137,8 @@ class Database:
 def page_of(
     db: Database, query: Select[Any], key: Column[Any], cursor: str | None, limit: int, *, newest_first: bool
 ) -> tuple[Sequence[Row[Any]], str | None]:
-    """At most `limit` rows of a query in the order of their ids, and the cursor of those that follow; None
-    where these are the last. cursor: of the page before. Raises BadValueError for a bad cursor."""
+    """Returns at most `limit` rows of a query in the order of their ids, and the cursor of the next page
+    (None: this is the last). cursor: as the previous page gave it. Raises BadValueError for a bad cursor."""
     if cursor is not None:
         if not _ID.fullmatch(cursor):
             raise BadValueError("the cursor is not one that a page gave", "cursor")
@@ -148,7 +150,8 @@ def page_of(
 
 
 def reason(error: SQLAlchemyError) -> str:
-    """What an error of the database was, for a log. The text of most kinds may hold what was written."""
+    """An error of the database as a text for a log. Most errors give only their class, because their own text
+    may contain the values that were written."""
     cause = getattr(error, "orig", None) or error
     lines = str(cause).strip().splitlines()
     if isinstance(error, OperationalError) and lines:
@@ -157,7 +160,8 @@ def reason(error: SQLAlchemyError) -> str:
 
 
 def clean(value: str, param: str) -> str:
-    """`value`, where every database can hold it. Raises BadValueError for NUL and for half characters."""
+    """Returns `value`. Raises BadValueError if it has NUL or an unpaired surrogate, which not every database
+    can store."""
     if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
         raise BadValueError(
             f"{param} holds a character that text cannot have (NUL, or half of a pair)", param
@@ -170,8 +174,9 @@ def sha256(text_: str) -> str:
 
 
 def _make_private(file: Path) -> None:
-    """Makes the database where there is none: under another name first, so that one that is there is never
-    empty. Raises StoreError for an empty file, which a service has not left."""
+    """Makes the database file if there is none, and makes it private to its owner. A new file gets its name
+    only when it is ready, so a database of this service is never empty. Raises StoreError for an empty
+    file."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _alone(file.parent):
         if not file.exists():
@@ -188,13 +193,13 @@ def _make_private(file: Path) -> None:
             " away, and the file with the token beside it, to begin anew"
         )
     for part in ("", "-wal", "-shm"):
-        with suppress(OSError):  # it is not there, or another user's
+        with suppress(OSError):  # the file does not exist, or belongs to another user
             file.with_name(f"{file.name}{part}").chmod(0o600)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """No other process or thread is within this for the same folder."""
+    """Within this block no other process or thread is in such a block of the same folder. Waits."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -208,13 +213,13 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
     for pragma in (f"busy_timeout={_WAIT_S * 1000:.0f}", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}").close()
     if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        # Two that make a file a write-ahead one at once would each wait for the other: SQLite then fails one
-        # of them, at once, whatever the timeout. So they come one by one.
+        # If two connections switch to write-ahead mode at the same time, each waits for the other, and SQLite
+        # fails one of them at once, whatever the timeout. So they do it one after the other.
         with _alone(Path(connection.execute("PRAGMA database_list").fetchone()[2]).parent):
             connection.execute("PRAGMA journal_mode=WAL").close()
 
 
 def _begin_sqlite(conn: Connection) -> None:
-    # A transaction that starts as a reader and becomes a writer fails when another wrote in between.
+    # A transaction that begins by reading and then writes fails if another wrote in between.
     write = conn.get_execution_options().get("distbp_write")
     conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,4 +1,4 @@
-"""The disk that a project fills: datasets, the folders of its jobs, and models whose job was deleted."""
+"""A project's use of the disk: datasets, folders of jobs, and models whose job was deleted."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from distbp_service.store.schema import datasets, jobs, models, projects
 
 @dataclass(frozen=True)
 class DiskQuota:
-    """Bytes: of all that a project has, and of the folder of one job."""
+    """The most bytes of a whole project, and of the folder of one job."""
 
     project: int
     job: int
 
 
 def disk_bytes(conn: Connection, project: str) -> int:
-    """What the project fills, as far as it was measured."""
+    """The bytes that the project uses, as last measured."""
     return _settled(conn, project) + _sum(conn, jobs.c.disk_bytes, _running(project))
 
 
 def grant(conn: Connection, db: Database, job: Job, used: int, quota: DiskQuota) -> Job:
-    """Notes that the folder of a job that runs has `used` bytes, and says (`disk_granted`) how many it may
-    have until it is heard again: an equal share of what is free for each of the project's running jobs, and
-    never more than the others were not granted. So together they stay below the quota at any moment."""
+    """Records that the folder of a running job has `used` bytes, and grants it (`disk_granted`) the bytes
+    that it may have until its next report. The grant is an equal share of the project's free bytes for each
+    running job, limited to the bytes that are not granted to others. So a project's jobs together never
+    exceed the quota."""
     conn.execute(select(projects.c.name).where(projects.c.name == job.project).with_for_update())
     taken = case((jobs.c.disk_granted > jobs.c.disk_bytes, jobs.c.disk_granted), else_=jobs.c.disk_bytes)
     query = select(
@@ -49,7 +50,7 @@ def _running(project: str) -> ColumnElement[bool]:
 
 
 def _settled(conn: Connection, project: str) -> int:
-    """Of jobs that do not run, datasets, and models that are all that is left of their job."""
+    """The bytes of jobs that do not run, of datasets, and of models whose job was deleted."""
     there = select(jobs.c.id).where(jobs.c.id == models.c.job_id).exists()
     kept = _sum(conn, models.c.bytes, (models.c.project == project) & ~there)
     uploaded = _sum(conn, datasets.c.bytes, datasets.c.project == project)

@@ -1,4 +1,4 @@
-"""What the end of an attempt does to its job: one function, whoever found out that it ended."""
+"""Ends attempts, and moves their jobs to the next state."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def end_attempt(
     result: Mapping[str, Any] | None = None,
     model: Mapping[str, Any] | None = None,
 ) -> Job:
-    """Ends the current attempt of `job` (locked): from now on all that it says is fenced.
+    """Ends the current attempt of `job` (locked). Later writes of this attempt are fenced.
 
-    error: {class, code, message} where `outcome` is "failed".
+    error: {class, code, message} if `outcome` is "failed".
     """
     now = db.clock()
     conn.execute(
@@ -68,7 +68,7 @@ def end_attempt(
 
 
 def fail_overdue(conn: Connection, db: Database, job: Job) -> Job:
-    """Ends a job that is past its deadline, or begins to where a runner works on it."""
+    """Fails a job that is past its deadline. If a runner works on the job, it is first told to stop."""
     assert job.deadline_at is not None
     error = {
         "class": "user",
@@ -76,7 +76,7 @@ def fail_overdue(conn: Connection, db: Database, job: Job) -> Job:
         "message": f"the job did not end within {job.deadline_at - job.created_at:g} s of being submitted;"
         " submit it again with a later deadline",
     }
-    if job.state == "cancelling":  # it is on its way out
+    if job.state == "cancelling":  # it ends soon
         return change(conn, db, job, deadline_at=None)
     to: Any = "cancelling" if job.active else "failed"
     return move(conn, db, job, to, "dispatcher", error["message"], error=error, deadline_at=None)

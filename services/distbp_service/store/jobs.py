@@ -1,4 +1,4 @@
-"""Jobs, as their project sees them: submit, list, get, cancel, pause, resume, scale, delete."""
+"""A project's calls on its jobs: submit, list, get, cancel, pause, resume, scale, delete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distbp_service.store.schema import attempts, events, idempotency_keys, jobs
 
 
 class Jobs:
-    """Every method takes the project of the caller; the ids of other projects' jobs are NotFoundError."""
+    """Every method takes the project of the caller. It raises NotFoundError for jobs of other projects."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -42,13 +42,13 @@ class Jobs:
         most_waiting: int | None = None,
         most_disk: int | None = None,
     ) -> tuple[Job, bool]:
-        """Queues a job (TrainingJob.to_mapping()); returns it, and whether it is new.
+        """Queues a job (TrainingJob.to_mapping()). Returns its record, and whether it is new.
 
-        key, body_sha256: of the request. The same key gives the same job, however often; with another body
-        it is a ConflictError. slots: the fewest that it runs with; slots_most: those it takes where more are
-        free (None: no more). deadline_s: seconds from now until it fails where it has not ended.
-        most_waiting: how many jobs the project may have that have not ended, most_disk: bytes that it may
-        fill; ConflictError beyond that.
+        key, body_sha256: of the request. A repeated key returns the first job; with another body it raises
+        ConflictError. slots: the fewest that the job runs with. slots_most: the most that it takes if they
+        are free (None: `slots`). deadline_s: seconds from now after which the job fails if it has not ended.
+        most_waiting: the most jobs of the project that have not ended. most_disk: the most bytes of the
+        project. Raises ConflictError if the project has reached one of the two.
         """
         db = self._db
         now = db.clock()
@@ -135,8 +135,8 @@ class Jobs:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Job]:
-        """The project's jobs, newest first. states: empty for all. name: text that the name contains, in
-        upper or lower case. cursor: of the page before. Raises BadValueError for a bad cursor."""
+        """The project's jobs, newest first. states: empty for all. name: a part of the name, in upper or
+        lower case. cursor: as the previous page gave it. Raises BadValueError for a bad cursor."""
         query = select(jobs).where(jobs.c.project == project)
         if states:
             query = query.where(jobs.c.state.in_(states))
@@ -147,7 +147,7 @@ class Jobs:
         return Page(tuple(map(Job.of, rows)), more)
 
     def attempts(self, project: str, job_id: str) -> tuple[Attempt, ...]:
-        """Oldest first."""
+        """The attempts of a job, oldest first."""
         with self._db.read() as conn:
             find_job(conn, job_id, project)
             rows = conn.execute(
@@ -156,15 +156,15 @@ class Jobs:
             return tuple(Attempt.of(row) for row in rows)
 
     def pulses(self, job_ids: Collection[str]) -> dict[str, Pulse]:
-        """By id, for those that exist. One query, however many: for streams that watch for other processes'
-        writes (see also `Store.listen`)."""
+        """The pulses of the jobs that exist, by id, from one query. Streams use it to notice writes of other
+        processes (see also `Store.listen`)."""
         columns = [jobs.c[name] for name in Pulse.__dataclass_fields__]
         with self._db.read() as conn:
             rows = conn.execute(select(*columns).where(jobs.c.id.in_(job_ids)))
             return {row.id: Pulse.of(row) for row in rows}
 
     def counts(self, project: str | None = None) -> dict[str, int]:
-        """How many jobs are in each state (0 too); project: None for all."""
+        """The number of jobs in each state, 0 included. project: None for all projects."""
         query = select(jobs.c.state, func.count().label("number")).group_by(jobs.c.state)
         if project is not None:
             query = query.where(jobs.c.project == project)
@@ -173,25 +173,26 @@ class Jobs:
         return {state: found.get(state, 0) for state in STATES}
 
     def cancel(self, project: str, job_id: str, reason: str | None = None) -> Job:
-        """Cancels it, or begins to where a runner works on it. Fine to repeat. ConflictError: it ended."""
+        """Cancels a job. If a runner works on it, the runner is told to stop first. May be repeated. Raises
+        ConflictError if the job has ended."""
         return self._ask(project, job_id, states.after_cancel, reason or "cancelled by the user")
 
     def pause(self, project: str, job_id: str, reason: str | None = None) -> Job:
-        """Pauses it, or begins to: the runner leaves a checkpoint first. Fine to repeat."""
+        """Pauses a job. If a runner works on it, the runner leaves a checkpoint first. May be repeated."""
         return self._ask(project, job_id, states.after_pause, reason or "paused by the user")
 
     def resume(self, project: str, job_id: str, reason: str | None = None) -> Job:
-        """Queues a paused job again, to go on from its last checkpoint. Fine to repeat."""
+        """Queues a paused job again; it goes on from its last checkpoint. May be repeated."""
         return self._ask(project, job_id, states.after_resume, reason or "resumed by the user")
 
     def scale(self, project: str, job_id: str, workers: int, reason: str | None = None) -> Job:
-        """From now on it has `workers` workers; the result stays the same to the bit.
+        """Gives a job `workers` workers from now on. Its result stays the same to the bit.
 
-        Raises BadValueError for more than can ever be, ConflictError for more than are free to a job that
-        runs.
+        Raises BadValueError if that needs more slots than a job can ever have, and ConflictError if the job
+        has ended, or if it runs and the slots are not free.
         """
         with self._db.write() as conn:
-            self._db.lock_all(conn)  # it may take slots, as a dispatcher does
+            self._db.lock_all(conn)  # this may take slots, as a dispatcher does
             job = lock_job(conn, job_id, project)
             slots = slots_for(workers, int(job.job.get("servers", 1)))
             if job.ended:
@@ -205,8 +206,8 @@ class Jobs:
             return add_events(conn, self._db, job, [{"kind": "scaled", "workers": workers, **told}])
 
     def delete(self, project: str, job_id: str) -> Job:
-        """Removes a job that has ended, with all that is known of it but its model. Returns what it was; its
-        files are the caller's to remove."""
+        """Deletes the records of a job that has ended, except its model's. Returns the deleted job; the
+        caller removes its files. Raises ConflictError if the job has not ended."""
         with self._db.write() as conn:
             job = lock_job(conn, job_id, project)
             if not job.ended:
@@ -226,7 +227,7 @@ class Jobs:
 
 
 def _check_room(conn: Connection, job: Job, workers: int, slots: int, room: Room) -> None:
-    """Raises where a job may not be scaled to `workers`, which need `slots`."""
+    """Raises BadValueError or ConflictError if a job may not be scaled to `workers`, which need `slots`."""
     if slots > room.widest:
         whose = "the service has" if room.widest == room.slots else "a project may have"
         raise BadValueError(

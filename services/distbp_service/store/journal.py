@@ -1,4 +1,4 @@
-"""Events, metrics and logs of a job: read by anyone of its project, written by the moves of other parts."""
+"""Events, metrics and logs of a job: reading them, and the functions by which other modules write them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from distbp_service.store.records import Event, Job, LogText, Metric
 from distbp_service.store.schema import events, jobs, logs, metrics, projects
 
 T = TypeVar("T", Event, Metric, LogText)
-_HIGHEST = 2**63 - 1  # a number that a database can hold
+_HIGHEST = 2**63 - 1  # the largest integer in a database
 
 
 class Journal:
-    """Reads. The ids that it is given were checked by `Jobs.get`: nothing here knows of projects."""
+    """Reads the journal of a job. Projects are not checked here: call `Jobs.get` first."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
-        """Those with a number above `after`, oldest first."""
+        """The events with a number above `after`, oldest first."""
         return self._after(events, Event, "number", job_id, after, limit)
 
     def metrics(
         self, job_id: str, *, start: int = 0, stop: int | None = None, points: int | None = None
     ) -> tuple[Metric, ...]:
-        """Those of steps `start` to `stop` (None: the last), both included, by step. points: at least 2; no
-        more than that many, evenly spread, the first and the last among them."""
+        """The metrics of the steps `start` to `stop` (None: the last), both included, in the order of steps.
+        points (at least 2): the most to return, evenly spread, with the first and the last; None: all."""
         where = [metrics.c.job_id == job_id, metrics.c.step >= min(start, _HIGHEST)]
         if stop is not None:
             where.append(metrics.c.step <= min(stop, _HIGHEST))
@@ -54,17 +54,17 @@ class Journal:
             return tuple(Metric.of(row) for row in conn.execute(query))
 
     def metrics_after(self, job_id: str, serial: int = 0, *, limit: int = 100) -> tuple[Metric, ...]:
-        """Those written after `serial`, in the order of writing: for streams."""
+        """The metrics with a serial above `serial`, in the order of writing, for streams."""
         return self._after(metrics, Metric, "serial", job_id, serial, limit)
 
     def logs(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[LogText, ...]:
-        """Pieces of log with a number above `after`, oldest first."""
+        """The pieces of log with a number above `after`, oldest first."""
         return self._after(logs, LogText, "number", job_id, after, limit)
 
     def _after(
         self, table: Table, kind: type[T], counts: str, job_id: str, after: int, limit: int
     ) -> tuple[T, ...]:
-        """Those whose number, in the column `counts`, is above `after`, in its order."""
+        """The rows whose number in the column `counts` is above `after`, in the order of that number."""
         number = table.c[counts]
         query = select(table).where(table.c.job_id == job_id, number > min(after, _HIGHEST))
         with self._db.read() as conn:
@@ -75,8 +75,8 @@ class Journal:
 
 
 def lock_job(conn: Connection, job_id: str, project: str | None = None) -> Job:
-    """The job, unchanged by others until the transaction ends. project: None for parts that serve all.
-    Raises NotFoundError."""
+    """Returns the job and locks it until the transaction ends. project: None for callers that serve all
+    projects. Raises NotFoundError."""
     return find_job(conn, job_id, project, locked=True)
 
 
@@ -94,7 +94,7 @@ def find_job(conn: Connection, job_id: str, project: str | None, *, locked: bool
 
 
 def settle_disk(conn: Connection, project: str, more: int) -> None:
-    """The jobs of the project that do not run have `more` bytes on the disk than before."""
+    """Adds `more` bytes to the disk use of the project's jobs that do not run."""
     if more:
         total = projects.c.disk_bytes + more
         conn.execute(update(projects).where(projects.c.name == project).values(disk_bytes=total))
@@ -111,7 +111,7 @@ def change(conn: Connection, db: Database, job: Job, **values: Any) -> Job:
 def move(
     conn: Connection, db: Database, job: Job, to: State, by: Actor, reason: str | None = None, **values: Any
 ) -> Job:
-    """Moves the job to another state, if `by` may (ConflictError otherwise), and tells of it in an event."""
+    """Moves the job to another state and appends an event about it. Raises ConflictError if `by` may not."""
     states.check(job.state, to, by)
     told: dict[str, Any] = {"kind": "state", "from": job.state, "to": to, "by": by, "reason": reason}
     now = db.clock()
@@ -154,15 +154,15 @@ def add_events(conn: Connection, db: Database, job: Job, found: Iterable[Mapping
 
 
 def rewind_metrics(conn: Connection, job: Job, step: int) -> None:
-    """Takes back every metric of a step above `step`."""
+    """Deletes the metrics of all steps above `step`."""
     conn.execute(delete(metrics).where(metrics.c.job_id == job.id, metrics.c.step > step))
 
 
 def add_metrics(
     conn: Connection, db: Database, job: Job, found: Iterable[Mapping[str, Any]], settled: int
 ) -> Job:
-    """Adds lines of metrics.jsonl. Those of steps up to `settled` were reported by an earlier attempt, unless
-    it was lost before it could: they are only filled in. A later step replaces what is there."""
+    """Adds lines of metrics.jsonl. Up to the step `settled` a line is added only if its step has none: an
+    earlier attempt has reported the others. Above it a line replaces that of the same step."""
     same: dict[str, Any] = {"job_id": job.id, "attempt": job.attempt}
     filled: list[dict[str, Any]] = []
     newer: list[dict[str, Any]] = []
@@ -195,5 +195,5 @@ def add_log(conn: Connection, db: Database, job: Job, text: str) -> Job:
 
 
 def _printable(text: str) -> str:
-    """Without what PostgreSQL refuses in text: NUL, and halves of surrogate pairs."""
+    """The text with replacements for the characters that PostgreSQL refuses: NUL and unpaired surrogates."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Who waits for what: the queue as it stands, and why a job of it has not started."""
+"""The queue as it stands, and the reason that a job in it has not started."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from distbp_service.store.database import Database
 from distbp_service.store.records import Job
 from distbp_service.store.schema import jobs, projects, room
 
-_PLACES = 10_000  # of a project's queue that are told apart
-_NAMED = 10  # projects that a sentence or an answer names
+_PLACES = 10_000  # the first jobs of a project's queue, whose places are counted
+_NAMED = 10  # the most projects in a message or an answer
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """Why a job has not started. `why`: slots (none are free), turn (others come first), project_slots,
-    project_jobs (the project has as many as it may), never (wider than all there is), retry (after a
-    failure, at `retry_at`), starting (it is next), dispatcher (none has run yet). `slots`: of the service;
-    None: not known. `in_use`: projects with slots and running jobs, the largest first. `place`: in line,
-    from 1; None: not known."""
+    """The reason that a job has not started. `why`: slots (too few are free), turn (others come first),
+    project_slots, project_jobs (the project has as many as it may), never (it needs more slots than a job can
+    ever have), retry (after a failure, at `retry_at`), starting (it is next), dispatcher (none has run yet).
+    `needed`: slots of the job. `free`, `slots`: slots of the service; None: not known. `in_use`: the projects
+    that hold slots, the largest first. `place`: in line, from 1; None: not known."""
 
     why: str
     message: str
@@ -36,13 +36,13 @@ class Waiting:
 
 
 def read_room(conn: Connection) -> Room | None:
-    """What the dispatcher has announced; None where none has run yet."""
+    """The room that the dispatcher has announced; None if none has run yet."""
     row = conn.execute(select(room.c.slots, room.c.project_slots, room.c.project_jobs)).one_or_none()
     return None if row is None else Room(*row)
 
 
 def usage(conn: Connection) -> dict[str, Usage]:
-    """What every project holds, by name. Those that hold nothing are there where they were served once."""
+    """The usage of every project, by name, including projects that hold no slots."""
     held = (
         select(jobs.c.project, func.sum(jobs.c.slots_held), func.count())
         .where(jobs.c.state.in_(ACTIVE))
@@ -54,7 +54,7 @@ def usage(conn: Connection) -> dict[str, Usage]:
 
 
 def heads(conn: Connection, used: Mapping[str, Usage], widest: int) -> list[Head]:
-    """The first of every project's queue that is no wider than `widest`: a look into the index each."""
+    """The first job of every project's queue that needs at most `widest` slots: one index lookup each."""
     inner = jobs.alias()
     first = (
         select(inner.c.id)
@@ -70,7 +70,7 @@ def heads(conn: Connection, used: Mapping[str, Usage], widest: int) -> list[Head
 
 
 class Line:
-    """The queue at one moment, for the questions of one project."""
+    """A snapshot of the queue, for the jobs of one project."""
 
     def __init__(self, db: Database, project: str) -> None:
         with db.read() as conn:
@@ -94,7 +94,7 @@ class Line:
         self._project = project
 
     def why(self, job: Job) -> Waiting | None:
-        """Why a job of the project waits; None where it does not."""
+        """The reason that a job of the project waits; None if it does not wait."""
         if job.state not in ("queued", "recovering"):
             return None
         here, slots, free = self._place(job), None, None
@@ -151,7 +151,7 @@ class Line:
 
 
 def reasons(db: Database, project: str, found: Sequence[Job]) -> dict[str, Waiting]:
-    """By id, why jobs of the project wait. One look at the queue, however many they are."""
+    """The reasons that jobs of the project wait, by id. Reads the queue once for all of them."""
     if not any(job.state in ("queued", "recovering") for job in found):
         return {}
     line = Line(db, project)

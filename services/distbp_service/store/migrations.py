@@ -1,7 +1,7 @@
-"""How the database came to be as it is: one entry for each version, never changed once released.
+"""The migrations of the database: one entry for each version. A released entry never changes.
 
-Plain SQL that SQLite and PostgreSQL both speak. A database of version n gets entries n+1, n+2, ... in one
-transaction each. To change the tables: add an entry here, and say the same in `schema`.
+The SQL is valid in SQLite and PostgreSQL. `migrate` applies the entries n+1, n+2, ... to a database of
+version n. To change the tables, add an entry here and make the same change in `schema`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from distbp_service.errors import StoreError
 from distbp_service.store.database import Database
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (  # 1: jobs and what they leave
+    (  # 1: jobs and their records
         "CREATE TABLE projects (name TEXT PRIMARY KEY, created_at DOUBLE PRECISION NOT NULL)",
         """CREATE TABLE tokens (id TEXT PRIMARY KEY, project TEXT NOT NULL, name TEXT NOT NULL,
             sha256 TEXT NOT NULL, scopes TEXT NOT NULL, created_at DOUBLE PRECISION NOT NULL,
@@ -78,16 +78,17 @@ LATEST = len(MIGRATIONS)
 
 
 def version(conn: Connection) -> int:
-    """The version of the database; 0 where it is empty."""
+    """The version of the database; 0 if it has no tables of distbp."""
     if not inspect(conn).has_table("schema_version"):
         return 0
     return int(conn.execute(text("SELECT version FROM schema_version")).scalar_one())
 
 
 def migrate(db: Database, to: int = LATEST) -> int:
-    """Brings the database to version `to`, and returns the one it had. Several processes may do so at once.
+    """Brings the database to version `to`, in one transaction, and returns its version before. Several
+    processes may call it at the same time.
 
-    Raises StoreError where it is newer than this program, or another program's.
+    Raises StoreError if the database is newer than this program, or belongs to another program.
     """
     with db.write() as conn:
         db.lock_all(conn)

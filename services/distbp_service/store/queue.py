@@ -1,7 +1,7 @@
-"""The queue, as a dispatcher sees it: lease, watch, give up on, try again. It knows every project.
+"""A dispatcher's calls, for all projects: lease jobs, watch attempts, give up on them, queue jobs again.
 
-All of its state is in the store, so a dispatcher that is killed is replaced by starting another; two at once
-do no harm.
+All of its state is in the store, so a new dispatcher can replace one that was killed. Two at the same time do
+no harm.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ class Queue:
         self._db = db
 
     def announce(self, room: Room, memory_bytes: int | None = None) -> None:
-        """Says what there is, for those who ask whether a job can ever start, or why it waits. memory_bytes:
-        of the machine on which runners run; None: not known."""
+        """Records the slots for all jobs. The API uses them to say whether a job can ever start, and why it
+        waits. memory_bytes: of the machine on which runners run; None: not known."""
         values = {**asdict(room), "memory_bytes": memory_bytes}
         with self._db.write() as conn:
             self._db.insert_new(conn, room_table, {"number": 1, **values})
             conn.execute(update(room_table).values(values))
 
     def room(self) -> Room | None:
-        """What the dispatcher announced; None where none has run yet."""
+        """The room that the dispatcher announced; None if none has run yet."""
         with self._db.read() as conn:
             return read_room(conn)
 
     def memory_bytes(self) -> int | None:
-        """Of the machine on which runners run; None where that is not known."""
+        """The memory of the machine on which runners run; None if it is not known."""
         with self._db.read() as conn:
             found: int | None = conn.execute(select(room_table.c.memory_bytes)).scalar_one_or_none()
         return found
 
     def lease(self, room: Room | int, lease_s: float) -> Lease | None:
-        """Takes the job whose turn it is (see `policy.choose`) as a new attempt, or None: nothing waits, or
-        there is no room. room: what there is for all jobs; a number: of slots."""
+        """Leases the next job (see `policy.choose`) for a new attempt; None if no job waits or fits. room:
+        the limits for all jobs, or just the number of slots. lease_s: how long the lease lasts."""
         db = self._db
         room = Room(room) if isinstance(room, int) else room
         with db.write() as conn:
@@ -73,7 +73,7 @@ class Queue:
                 return None
             head, slots = chosen
             job = lock_job(conn, head.job_id)
-            if job.state != "queued":  # its user was faster
+            if job.state != "queued":  # its user has just paused or cancelled it
                 return None
             now = db.clock()
             attempt, expires = job.attempt + 1, now + lease_s
@@ -103,20 +103,22 @@ class Queue:
         return Lease(job, attempt, expires)
 
     def issue_token(self, job_id: str, attempt: int) -> str:
-        """The runner token of an attempt: `dbr_<job>_<attempt>_<secret>`. An earlier one of it ends."""
+        """Makes the runner token of an attempt: `dbr_<job>_<attempt>_<secret>`. An earlier token of the same
+        attempt becomes invalid. Raises FencedError."""
         secret = secrets.token_urlsafe(32)
         self._write_attempt(job_id, attempt, token_sha256=sha256(secret))
         return f"dbr_{job_id}_{attempt}_{secret}"
 
     def issue_claim(self, job_id: str, attempt: int, valid_s: float) -> str:
-        """A code that `Runs.claim` exchanges for the runner token, once, within `valid_s` seconds."""
+        """Makes a code that `Runs.claim` exchanges for the runner token, once, within `valid_s` seconds.
+        Raises FencedError."""
         code = secrets.token_urlsafe(32)
         until = self._db.clock() + valid_s
         self._write_attempt(job_id, attempt, claim_sha256=sha256(code), claim_expires_at=until)
         return code
 
     def started(self, job_id: str, attempt: int, handle: Mapping[str, Any]) -> None:
-        """Remembers how the launcher finds the runner again."""
+        """Stores the handle by which the launcher finds the runner again. Raises FencedError."""
         self._write_attempt(job_id, attempt, handle=dict(handle))
 
     def working(self) -> tuple[Working, ...]:
@@ -133,11 +135,11 @@ class Queue:
     def lost(
         self, job_id: str, attempt: int, error: Mapping[str, Any], *, expired_before: float | None = None
     ) -> Job | None:
-        """Ends an attempt whose runner is gone, or could not be started. Its job recovers, pauses, is
-        cancelled or fails. error: {class, code, message}. expired_before: only where
-        its lease has run out by then.
+        """Ends an attempt whose runner is gone or could not be started. Its job recovers, pauses, is
+        cancelled or fails. error: {class, code, message}. expired_before: does nothing if the lease ends
+        after this time.
 
-        None where the attempt has ended meanwhile, or its lease was extended.
+        Returns the job; None if the attempt has ended meanwhile or its lease was extended.
         """
         with self._db.write() as conn:
             job = lock_job(conn, job_id)
@@ -149,27 +151,27 @@ class Queue:
             return end_attempt(conn, self._db, job, "failed", "dispatcher", error=error)
 
     def extend_leases(self, lease_s: float) -> None:
-        """Gives every runner `lease_s` seconds from now: they could not be heard, by no fault of theirs."""
+        """Extends every lease to at least `lease_s` seconds from now, because runners could not report."""
         until = self._db.clock() + lease_s
         late = (attempts.c.state.in_(("starting", "running")), attempts.c.lease_expires_at < until)
         with self._db.write() as conn:
             conn.execute(update(attempts).where(*late).values(lease_expires_at=until))
 
     def requeue_due(self) -> tuple[Job, ...]:
-        """Queues again what has waited long enough after a failure."""
+        """Queues jobs again that have waited long enough after a failure."""
         due = select(jobs.c.id).where(jobs.c.state == "recovering", jobs.c.not_before <= self._db.clock())
         return self._each(
             due, "recovering", lambda conn, job: move(conn, self._db, job, "queued", "dispatcher")
         )
 
     def overdue(self) -> tuple[Job, ...]:
-        """Fails what is past its deadline, or tells its runner to stop."""
+        """Fails jobs that are past their deadline, or tells their runners to stop."""
         now = self._db.clock()
         due = select(jobs.c.id).where(jobs.c.deadline_at <= now, jobs.c.state.not_in(TERMINAL))
         return self._each(due, None, lambda conn, job: fail_overdue(conn, self._db, job))
 
     def used(self) -> dict[str, Usage]:
-        """What every project holds, by name."""
+        """The usage of every project, by name."""
         with self._db.read() as conn:
             return usage(conn)
 
@@ -191,7 +193,7 @@ class Queue:
                 raise FencedError(f"attempt {attempt} of {job_id} has ended")
 
     def note(self, job_id: str, event: Mapping[str, Any]) -> None:
-        """Appends an event of the dispatcher's own."""
+        """Appends an event of the dispatcher to the job."""
         with self._db.write() as conn:
             add_events(conn, self._db, lock_job(conn, job_id), [event])
 

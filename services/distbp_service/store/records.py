@@ -1,4 +1,4 @@
-"""What the store gives back: plain frozen values, one class for each table that anyone reads."""
+"""The values that the store returns: one frozen class for each table that callers read."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 
 def new_id(prefix: str, now: float | None = None) -> str:
-    """`prefix` and 20 characters: the first 10 the time in milliseconds, so that ids sort by time; 50 random
-    bits."""
+    """`prefix` and 20 characters: 10 for the time in milliseconds, so that ids sort by time, and 10 for 50
+    random bits."""
     moment = int((time.time() if now is None else now) * 1000) & (2**50 - 1)
     number = (moment << 50) | (int.from_bytes(os.urandom(7)) >> 6)
     return prefix + "".join(_ALPHABET[(number >> shift) & 31] for shift in range(95, -5, -5))
@@ -29,19 +29,20 @@ def new_id(prefix: str, now: float | None = None) -> str:
 class _Record:
     @classmethod
     def of(cls, row: Row[Any]) -> Self:
-        """From a row that has (at least) the columns of the fields."""
+        """The record of a row. The row must have a column for each field."""
         values = row._mapping
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
 class Job(_Record):
-    """`job`: TrainingJob.to_mapping(). `slots`: the fewest it can run with; `slots_most`: those it takes
-    where more are free; `slots_held`: those it holds (0: none). `disk_bytes`: of its folder, as last
-    measured; `disk_granted`: what that may have for now. `workers`: what it was scaled to, or None.
-    `attempt`: the current one; 0: none yet. `step`: the furthest reported by any attempt. `progress`: the
-    last that the runner said. `error`: {class, code, message}. `event_count`, `metric_count`, `log_count`:
-    the highest numbers given so far. Times in seconds since 1970."""
+    """`job`: TrainingJob.to_mapping(). `slots`: the fewest that it can run with. `slots_most`: the most that
+    it takes if they are free. `slots_held`: the slots that it holds now. `disk_bytes`: the size of its
+    folder, as last measured. `disk_granted`: the bytes that the folder may have for now. `workers`: the
+    number to which it was scaled, or None. `attempt`: the current attempt; 0: none yet. `step`: the furthest
+    step that any attempt reported. `progress`: as the runner last reported it. `error`: {class, code,
+    message}. `event_count`, `metric_count`, `log_count`: the highest numbers so far. Times are seconds since
+    1970."""
 
     id: str
     project: str
@@ -87,7 +88,8 @@ class Job(_Record):
 
 @dataclass(frozen=True)
 class Attempt(_Record):
-    """`state`: starting, running or ended. `last_seq`: the highest report stored. `handle`: a launcher's."""
+    """`state`: starting, running or ended. `last_seq`: the number of the last stored report. `from_step`: the
+    step at which it began to train. `handle`: see `launchers.Launcher`."""
 
     job_id: str
     attempt: int
@@ -116,8 +118,8 @@ class Event(_Record):
 
 @dataclass(frozen=True)
 class Metric(_Record):
-    """`data`: the line of metrics.jsonl. `serial` rises with every change, so a stream goes on after the last
-    one it has seen; a step that comes again replaces what the stream gave before."""
+    """`data`: the line of metrics.jsonl. `serial` rises with every change, so a stream can go on after the
+    last serial that it sent. A later metric of the same step replaces the earlier one."""
 
     job_id: str
     step: int
@@ -155,7 +157,7 @@ class Project(_Record):
 
 @dataclass(frozen=True)
 class Dataset(_Record):
-    """`id`: "ds_" and the SHA-256 of the bytes. `info`: what the API found out about it (shapes, dtypes)."""
+    """`id`: "ds_" and the SHA-256 of the bytes. `info`: facts that the API found (shapes, dtypes, files)."""
 
     project: str
     id: str
@@ -182,7 +184,7 @@ class Model(_Record):
 
 @dataclass(frozen=True)
 class Pulse(_Record):
-    """What of a job has moved: enough to know whether a stream has anything to send."""
+    """The parts of a job by which a stream knows whether it has anything to send."""
 
     id: str
     state: State
@@ -195,7 +197,7 @@ class Pulse(_Record):
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """`cursor`: give it to the next call for what follows; None: this was all."""
+    """`cursor`: pass it to the next call for the next page; None: this is the last page."""
 
     items: tuple[T, ...]
     cursor: str | None = None
@@ -203,7 +205,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True)
 class Lease:
-    """A job that a dispatcher is to start as `attempt`."""
+    """A job that the dispatcher must start as `attempt`. `expires_at`: seconds since 1970."""
 
     job: Job
     attempt: int

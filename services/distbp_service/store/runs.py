@@ -1,4 +1,4 @@
-"""What a runner may do: report, and ask what to do. Every write is fenced by its attempt.
+"""A runner's calls: get the assignment, report, send heartbeats. Calls of an attempt that is over are fenced.
 
 The attempt of a call comes from the runner's token (`authenticate`), never from the request alone.
 """
@@ -33,8 +33,8 @@ from distbp_service.store.schema import attempts, jobs, models
 
 _TOKEN = re.compile(r"dbr_(job_[0-9a-z]{20})_([1-9][0-9]{0,8})_([A-Za-z0-9_-]{43})")
 _ALL_STEPS = 2**63 - 1
-MODEL = "model:"  # what a job's `init` begins with: model:mdl_...
-LEASE_S = 10.0  # a runner speaks every second
+MODEL = "model:"  # the prefix of a job's `init`: model:mdl_...
+LEASE_S = 10.0  # a runner sends a report or a heartbeat every second
 
 
 class Runs:
@@ -42,8 +42,8 @@ class Runs:
         self._db = db
 
     def authenticate(self, text: str) -> tuple[str, int] | None:
-        """(job id, attempt) of a runner token; None where it is none. It stays known when the attempt has
-        ended, so that a report sent twice is answered twice; everything else is then fenced."""
+        """(job id, attempt) of a runner token; None if the token is not valid. The token stays valid after
+        the attempt's end, so that a repeated report is answered again; all other calls are then fenced."""
         match = _TOKEN.fullmatch(text)
         if match is None:
             return None
@@ -59,7 +59,8 @@ class Runs:
         return job_id, attempt
 
     def claim(self, job_id: str, attempt: int, code: str) -> str:
-        """Exchanges a claim code for the runner token. It works once, in its time; FencedError else."""
+        """Exchanges a claim code for the runner token. Raises FencedError if the code is wrong, was used or
+        has expired."""
         secret = secrets.token_urlsafe(32)
         mine = (
             attempts.c.job_id == job_id,
@@ -75,7 +76,7 @@ class Runs:
         return f"dbr_{job_id}_{attempt}_{secret}"
 
     def assignment(self, job_id: str, attempt: int, quota: DiskQuota | None = None) -> Assignment:
-        """What the attempt is to do. quota: of the disk; None: there is none. Raises FencedError."""
+        """The task of the attempt. quota: of the disk; None: no limit. Raises FencedError."""
         with self._db.write() as conn:
             job = lock_job(conn, job_id)
             _current(conn, job, attempt)
@@ -110,7 +111,7 @@ class Runs:
         disk: int | None = None,
         quota: DiskQuota | None = None,
     ) -> Answer:
-        """The runner lives: its lease is extended, and it hears what to do. disk: bytes that its folder has.
+        """Extends the lease of the runner and returns the answer for it. disk: the bytes in the job's folder.
         Raises FencedError."""
         with self._db.write() as conn:
             job = lock_job(conn, job_id)
@@ -124,10 +125,10 @@ class Runs:
     def report(
         self, job_id: str, report: Report, lease_s: float = LEASE_S, *, quota: DiskQuota | None = None
     ) -> Answer:
-        """Stores a report, whole or not at all, and once: one that is repeated is only answered.
+        """Stores a report, whole or not at all. A repeated report is answered but not stored again.
 
-        Raises FencedError where the attempt has ended or is not the current one; OutOfOrderError where
-        reports are missing before this one.
+        Raises FencedError if the attempt has ended or is not the current one, and OutOfOrderError if an
+        earlier report is missing.
         """
         with self._db.write() as conn:
             job = lock_job(conn, job_id)
@@ -169,7 +170,7 @@ class Runs:
 
     def _store(self, conn: Connection, job: Job, found: Attempt, report: Report) -> Job:
         db = self._db
-        # Before it begins to train, an attempt can only tell what earlier ones have measured.
+        # Before an attempt begins to train, all metrics that it reports are those of earlier attempts.
         settled = _ALL_STEPS if found.from_step is None else found.from_step
         for entry in report.events:
             if entry["kind"] == "attempt_started":
@@ -204,7 +205,7 @@ def _job(conn: Connection, job_id: str) -> Job:
 
 
 def _attempt(conn: Connection, job: Job, attempt: int) -> Attempt:
-    """The row of the job's current attempt, where that is `attempt`."""
+    """The row of the job's current attempt. Raises FencedError if that is not `attempt`."""
     row = conn.execute(
         select(attempts).where(attempts.c.job_id == job.id, attempts.c.attempt == attempt)
     ).one_or_none()

@@ -1,6 +1,6 @@
-"""The tables, as they are after the last migration (see `migrations`, which makes them).
+"""The tables as they are after the last migration (see `migrations`, which makes them).
 
-Times are seconds since 1970 (UTC). Columns named in JsonText hold JSON text.
+Times are seconds since 1970 (UTC). Columns of type JsonText hold JSON.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from distbp.run.run_directory import as_json
 
 
 class JsonText(TypeDecorator[Any]):
-    """JSON in a text column, the same on every database. NULL is None; NaN and infinities become null, as in
-    metrics.jsonl."""
+    """JSON in a text column, the same on every database. None is stored as NULL. NaN and infinities become
+    null, as in metrics.jsonl."""
 
     impl = Text
     cache_ok = True
@@ -48,11 +48,11 @@ projects = Table(
     metadata,
     Column("name", Text, primary_key=True),
     _needed("created_at", Double),
-    Column("served_at", Double),  # when a job of it was last started
-    _needed("disk_bytes", BigInteger),  # of its jobs that do not run
+    Column("served_at", Double),  # when one of its jobs was last started
+    _needed("disk_bytes", BigInteger),  # of its jobs that do not run now
 )
 
-# What the dispatcher has to give, said by itself: one row, number 1.
+# The limits that the dispatcher announced: one row, with the number 1.
 room = Table(
     "room",
     metadata,
@@ -69,7 +69,7 @@ tokens = Table(
     Column("id", Text, primary_key=True),
     _needed("project", Text),
     _needed("name", Text),
-    _needed("sha256", Text),  # of the secret; the secret itself is nowhere
+    _needed("sha256", Text),  # of the secret; the secret itself is not stored
     _needed("scopes", JsonText),
     _needed("created_at", Double),
     Column("expires_at", Double),
@@ -113,7 +113,7 @@ jobs = Table(
     _needed("log_count", BigInteger),
     Column("result", JsonText),
     Column("error", JsonText),
-    Index("jobs_project", "project", "id", "name"),  # a search by name reads no more than this
+    Index("jobs_project", "project", "id", "name"),  # a search by name reads only this index
     Index("jobs_project_state", "project", "state", "id"),
     Index("jobs_queue", "state", "project", text("priority DESC"), "queued_at", "id", "slots"),
     Index("jobs_deadline", "deadline_at"),

@@ -1,6 +1,6 @@
-"""Projects, and the tokens that speak for them. Of a token's secret only the SHA-256 is kept.
+"""Projects and their tokens. Only the SHA-256 of a token's secret is stored.
 
-The secrets are 256 random bits, so a plain hash is enough: there is nothing to guess.
+A secret has 256 random bits, so it cannot be guessed, and a plain hash is enough.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from distbp_service.store.schema import projects, tokens
 _TOKEN = re.compile(r"dbp_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _TOKEN_ID = re.compile(r"[0-9a-f]{12}")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_USED_EVERY_S = 60.0  # how exact `last_used_at` is
+_USED_EVERY_S = 60.0  # `last_used_at` may be late by this
 
 
 class Tokens:
@@ -33,8 +33,8 @@ class Tokens:
     def create(
         self, project: str, scopes: Collection[str], *, name: str = "", expires_at: float | None = None
     ) -> tuple[Token, str]:
-        """A new token and its text `dbp_<id>_<secret>`, which nobody can find out later. Makes the project
-        where it is new. Raises BadValueError."""
+        """Makes a token, and its project if that is new. Returns the token and its text
+        `dbp_<id>_<secret>`, which cannot be read again later. Raises BadValueError."""
         unknown = sorted(set(scopes) - set(SCOPES))
         if unknown or not scopes:
             raise BadValueError(f"scopes are some of {', '.join(SCOPES)}, not {unknown or 'none'}", "scopes")
@@ -62,7 +62,7 @@ class Tokens:
         return _token(found), f"dbp_{row['id']}_{secret}"
 
     def authenticate(self, text: str) -> Token | None:
-        """The token with this text; None where there is none, or it was revoked or has expired."""
+        """The token with this text; None if it does not exist, was revoked, or has expired."""
         match = _TOKEN.fullmatch(text)
         if match is None:
             return None
@@ -74,19 +74,19 @@ class Tokens:
         if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
             return None
         if row.last_used_at is None or now - row.last_used_at > _USED_EVERY_S:
-            # Who only reads need not wait for writers, or fail where none can write.
+            # Reading must not wait for writers, and must not fail if the database cannot be written.
             with suppress(SQLAlchemyError), self._db.write(wait_s=0.0) as conn:
                 conn.execute(update(tokens).where(tokens.c.id == row.id).values(last_used_at=now))
         return _token(row)
 
     def list(self, project: str) -> tuple[Token, ...]:
-        """Those of the project, revoked ones too, oldest first."""
+        """All tokens of the project, including revoked ones, oldest first."""
         query = select(tokens).where(tokens.c.project == project).order_by(tokens.c.created_at, tokens.c.id)
         with self._db.read() as conn:
             return tuple(_token(row) for row in conn.execute(query))
 
     def revoke(self, project: str, token_id: str) -> Token:
-        """From now on it opens nothing. Fine to repeat. Raises NotFoundError."""
+        """Makes a token invalid from now on. May be repeated. Raises NotFoundError."""
         if not _TOKEN_ID.fullmatch(token_id):
             raise NotFoundError("there is no token with such an id")
         mine = (tokens.c.id == token_id, tokens.c.project == project)
@@ -100,7 +100,7 @@ class Tokens:
         return _token(row)
 
     def any(self) -> bool:
-        """Whether there is a token that opens anything."""
+        """Whether any token is valid: neither revoked nor expired."""
         now = self._db.clock()
         query = select(tokens.c.expires_at).where(tokens.c.revoked_at.is_(None))
         with self._db.read() as conn:

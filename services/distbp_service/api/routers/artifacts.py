@@ -1,4 +1,4 @@
-"""What training leaves: checkpoints and models."""
+"""The routes of checkpoints and models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For those who watch the service: does it live, can it work, how much does it do?"""
+"""The routes for monitoring: liveness, readiness, metrics."""
 
 from __future__ import annotations
 

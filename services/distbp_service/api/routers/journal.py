@@ -1,4 +1,4 @@
-"""What a job tells: events, metrics, logs; as pages and as streams."""
+"""The routes of a job's events, metrics and logs, as pages and as streams."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ async def _opened(
     after: After = 0,
     last: LastEventId = None,
 ) -> Callable[[str, Read], StreamingResponse]:
-    """Makes the stream of a job that the caller may see, of its kind and what reads it."""
+    """Returns a function from the kind and the reader of records to the stream of a job. Raises
+    NotFoundError if the job is not in the caller's project."""
     await checked_job(service, caller, job_id)
     return partial(stream, service, request, caller, job_id, start_after(request, after))
 

@@ -1,4 +1,4 @@
-"""What runners call (see distbp_service.reports). The attempt is that of the token, whatever a body says."""
+"""The routes for runners (see distbp_service.reports). The token decides which attempt calls."""
 
 from __future__ import annotations
 
