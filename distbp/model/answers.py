@@ -1,4 +1,4 @@
-"""What the outputs of a network say: classes, values, probabilities; and targets as in training."""
+"""Turns a network's outputs into classes, values or probabilities, and scales targets as in training."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def task_of(heads: Heads) -> str:
 
 
 def predicted(head: Head, y: Array, classes: tuple[Any, ...] | None, plan: Plan | None, x: Samples) -> Array:
-    """What outputs y (n, outputs), or of every step, of one head say of x, as `Model.predict` gives it.
-    classes: their names, where they have some; plan: of the table of training. Raises ModelError where they
-    say no class."""
+    """The predictions of one head for x, as `Model.predict` returns them. y: its outputs (n, outputs), or
+    those of every step. classes: the names; None: numbers. plan: of the training table, or None. Raises
+    ModelError if outputs that choose classes are not finite."""
     loss = head.loss
     if loss.task != "regression" or classes is not None:
         _check_finite(y, len(x))
@@ -42,8 +42,8 @@ def predicted(head: Head, y: Array, classes: tuple[Any, ...] | None, plan: Plan 
 
 
 def _check_finite(y: Array, rows: int) -> None:
-    """Raises ModelError where outputs y (n, outputs) are not all finite, as they then say no class. rows: so
-    many rows have them, each as many."""
+    """Raises ModelError if the outputs y (n, outputs) are not all finite. rows: the number of rows that they
+    belong to; each row has n / rows of them."""
     bad = ~np.isfinite(y).all(axis=tuple(range(1, y.ndim)))
     if bad.any():
         raise ModelError(
@@ -53,7 +53,7 @@ def _check_finite(y: Array, rows: int) -> None:
 
 
 def with_probabilities(heads: Heads) -> list[Head]:
-    """The heads that have probabilities. Raises ModelError where none has."""
+    """The heads that have probabilities. Raises ModelError if there are none."""
     found = [
         head
         for head in heads
@@ -68,16 +68,16 @@ def with_probabilities(heads: Heads) -> list[Head]:
 
 
 def probabilities(head: Head, y: Array, rows: int) -> Array:
-    """Of outputs y (n, outputs) of one head: (n, classes); of one yes-or-no output (n,). rows: so many rows
-    have these outputs, each as many. Raises ModelError where they are not finite."""
+    """The probabilities for the outputs y (n, outputs) of one head: (n, classes), or (n,) for one yes-or-no
+    output. rows: see `_check_finite`. Raises ModelError if the outputs are not finite."""
     _check_finite(y, rows)
     p = head.loss.predictions(y)
     return np.asarray(p[:, 0] if head.loss.task == "binary" and p.shape[1:] == (1,) else p)
 
 
 def as_trained(plan: Plan | None, y: Any, x: Samples) -> Any:
-    """Targets y of x in their own units, of several outputs by name, as the network was trained on them.
-    Raises DataError where they are not as many as the windows of a series."""
+    """Scales targets y of x, given in their own units, as for training. With several outputs, y is a mapping
+    by name. Raises DataError if a series does not have one target for each window."""
     if plan is not None and plan.series is not None and np.ndim(y) and len(y) != len(x):
         raise DataError(
             f"there are {len(y):,} targets for {len(x):,} windows of {plan.series.length} rows; give one for"
@@ -88,10 +88,10 @@ def as_trained(plan: Plan | None, y: Any, x: Samples) -> Any:
     if not plan.several:
         y = as_array(y, "the targets", labels=True)
         if y.dtype.kind not in "fiub":
-            return y  # which is refused
+            return y  # a later check refuses it
         y = plan.target.scale(y)
         return y if x.windows is None else y.reshape(len(y), -1) - plan.before(x.inputs, x.windows)
     if not isinstance(y, Mapping):
-        return y  # which is refused
+        return y  # a later check refuses it
     codes = {name: code for name, code in plan.targets.items() if code.scaled and name in y}
     return {**y, **{name: code.scale(as_array(y[name], "the targets")) for name, code in codes.items()}}

@@ -1,4 +1,4 @@
-"""A model as one file: the tar archive of its folder, as a service hands it out."""
+"""Models as single files: the tar archive of a model's folder, as a service gives it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _PIECE = 2**20
 
 @contextmanager
 def unpacked(file: Path) -> Iterator[Path]:
-    """The folder of the model in a file, for the time of the block. ModelError names the file, that of the
-    block too."""
+    """Unpacks the model in a file into a temporary folder for the time of the block. A ModelError names the
+    file, even if the block raises it."""
     with tempfile.TemporaryDirectory(prefix="distbp-model-") as temporary, file.open("rb") as archive:
         folder = Path(temporary) / "model"
         again = "give the folder of a model, or the .tar file of a service"
@@ -31,15 +31,15 @@ def unpacked(file: Path) -> Iterator[Path]:
 
 
 def unpack_model(archive: BinaryIO, folder: Path, name: str, again: str) -> None:
-    """Writes the two files of a model into `folder`, which is made, and nothing else, whatever the archive
-    holds. name: of the archive, and again: what to do, for ModelError."""
+    """Makes `folder` and writes the two files of a model into it. Other entries of the archive are ignored.
+    Raises ModelError; its message has the archive's `name` and the advice `again`."""
     folder.mkdir()
     archive.seek(0)
     try:
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             for part in (MODEL, WEIGHTS):
                 member = tar.getmember(f"model/{part}")
-                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):  # a sparse file can be of any size
+                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):  # sparse files may expand to any size
                     raise KeyError(f"{part} is not a plain file")
                 entry = tar.extractfile(member)
                 assert entry is not None

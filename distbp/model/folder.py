@@ -1,12 +1,12 @@
 """The folder of a trained model: written at the end of training, loaded to predict.
 
-    model.json            layers, shapes, loss, preprocessing, class names, where it came from; written last
-    weights.safetensors   every tensor by name, as `layers.0.dense.weight`; of several members as
+    model.json            layers, shapes, loss, preprocessing, class names, origin; written last
+    weights.safetensors   every tensor by name, such as `layers.0.dense.weight`; with several members such as
                           `members.0.layers.0.dense.weight`
 
-Nothing in it is code, and nothing is pickled. `load_model` takes nothing on trust: layers and loss pass the
-same checks as in a job, every size must match the weights before memory is taken, and digests show a single
-flipped bit.
+The folder holds no code and no pickles. `load_model` trusts nothing: layers and loss pass the same checks as
+in a job, every size must match the weights before memory is allocated, and digests reveal a single flipped
+bit.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ def save_model(
     others: Sequence[Array] = (),
     disk: Disk = DISK,
 ) -> Path:
-    """Writes the model of a finished job into the folder `path`, whole or not at all; replaces one there.
+    """Writes the model of a finished job into the folder `path`, whole or not at all. Replaces a model there.
 
-    `classes`: names of the classes, in the order of the outputs; of several outputs by name. `columns`: names
-    of the inputs. `plan`: of the table that training had. `kernels` and `shards`: with which it evaluated.
-    `others`: vectors of further members, whose predictions are averaged with those of `vector`. Raises
-    StorageError where the disk refuses, ModelError where `path` holds something else.
+    `classes`: the names of the classes in the order of the outputs; with several outputs, by name. `columns`:
+    the names of the inputs. `plan`: of the training table. `kernels`, `shards`: those of training's
+    evaluations. `others`: the vectors of further members; the predictions of all members are averaged. Raises
+    StorageError if the disk refuses, ModelError if `path` holds other files than a model.
     """
     content = {
         "layers": plain([layer.as_written for layer in network.layers]),
@@ -127,7 +127,8 @@ def save_model(
 def write_model(
     path: Path, content: Mapping[str, Any], network: Network, vectors: Sequence[Array], *, disk: Disk = DISK
 ) -> Path:
-    """Adds what follows from `network` and the members' `vectors` to `content` and writes the folder."""
+    """Adds the fields that follow from `network` and the members' `vectors` to `content`, and writes the
+    folder. Returns `path`. Raises as `save_model` does."""
     members = len(vectors)
     pieces = encode_arrays(
         {
@@ -182,22 +183,22 @@ def write_model(
             raise
         sync_folder(path.parent, disk)
         if moved:
-            with suppress(OSError):  # the new one is in place; the next save tries again
+            with suppress(OSError):  # the new model is in place; the next save removes the old one
                 remove_folder(old, disk)
     return path
 
 
 def model_folder(path: Path) -> Path:
-    """`path`, or the model's folder in it where it is a run directory that has one."""
+    """The model's folder in `path` if that is a run directory with a model, else `path` itself."""
     inner = path / "model"
     return inner if inner.is_dir() and not (path / MODEL).exists() else path
 
 
 def load_model(path: str | Path) -> Model:
-    """The model in the folder or run directory `path`, or in the .tar file that a service gave, checked.
-    Raises ModelError, which says what is wrong with it.
+    """Loads the model in the folder or run directory `path`, or in a service's .tar file, and checks it.
+    Raises ModelError with the fault.
 
-    Executes nothing from the folder, and takes memory in proportion to its files only.
+    It executes nothing from the folder, and takes memory only in proportion to the files' sizes.
     """
     path = path_given(path, "the model's folder")
     if path.is_file():
@@ -276,7 +277,7 @@ def load_model(path: str | Path) -> Model:
 
 
 def params_digest(*members: Array) -> str:
-    """The `params_sha256` of a model: SHA-256 of the trained parameters as little-endian bytes, member after
+    """The `params_sha256` of a model: the SHA-256 of the trained parameters as little-endian bytes, member by
     member."""
     digest = hashlib.sha256()
     for parameters in members:
@@ -286,7 +287,7 @@ def params_digest(*members: Array) -> str:
 
 
 def _named(network: Network, number: int, members: int) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a member, under the names that they have in the file."""
+    """Yields the tensors of a member with their names in the file."""
     for tensor in (*network.tensors, *network.statistics):
         yield (tensor.path if members == 1 else f"members.{number}.{tensor.path}"), tensor
 
@@ -323,7 +324,7 @@ def _layers(path: Path, content: Mapping[str, Any]) -> list[Any]:
 
 
 def _one(path: Path, place: str, description: Any, kind: Kind) -> Any:
-    """The layer or loss that a description means, checked as in a job."""
+    """The layer or loss of a description, checked as in a job. Raises ModelError."""
     try:
         return kind.validate(description)
     except ValidationError as error:
@@ -336,7 +337,8 @@ _LAYER, _LOSS = Kind("layers", "layer", TABLES), LossKind("losses", "loss", TABL
 
 
 def _read_vectors(path: Path, content: Mapping[str, Any], network: Network, members: int) -> list[Array]:
-    """The flat vectors of the members, after every size has been compared with the file's."""
+    """The flat vectors of the members. Sizes are compared with the file's before memory is allocated. Raises
+    ModelError."""
     entry = content["files"].get(WEIGHTS)
     if set(content["files"]) != {WEIGHTS} or not isinstance(entry, dict):
         raise _bad(path, f"{MODEL} must name the file {WEIGHTS} and no other")

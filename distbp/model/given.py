@@ -1,4 +1,4 @@
-"""What a user gives a model to predict from, as rows that its network takes."""
+"""Turns the inputs that a user gives a model into the rows that its network takes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _NAME = "the inputs"
 
 
 def rows_with_lengths(network: Network, x: Any, lengths: Any) -> Samples:
-    """Rows padded to the steps of a network whose rows have lengths. x: a list of arrays (steps, ...) of
-    different lengths, a mapping of `inputs` and `lengths`, or with `lengths` an array. Raises ModelError."""
+    """Pads rows to the steps of a network whose rows have lengths. x: a list of arrays (steps, ...) of
+    different lengths, a mapping with `inputs` and `lengths`, or an array together with `lengths`. Raises
+    ModelError."""
     try:
         if lengths is None:
             x, lengths = with_lengths(x, _NAME)
@@ -41,9 +42,9 @@ def rows_with_lengths(network: Network, x: Any, lengths: Any) -> Samples:
 
 
 def whole_series(network: Network, x: Any, lengths: Any) -> Samples:
-    """Series of any length for a network that takes them window by window. x: an array (rows, steps, ...), a
-    list of arrays (steps, ...), a mapping of `inputs` and `lengths`, or with `lengths` an array. Raises
-    ModelError."""
+    """Checks series of any length for a network that takes them window by window. x: an array (rows, steps,
+    ...), a list of arrays (steps, ...), a mapping with `inputs` and `lengths`, or an array together with
+    `lengths`. Raises ModelError."""
     features = network.input_shape[1:]
     try:
         if lengths is None:
@@ -90,8 +91,9 @@ def _fitted(network: Network, x: Array, lengths: Array) -> Samples:
 
 
 def rows_of_inputs(named: Sequence[NamedInput], names: ColumnNames | None, x: Any) -> Array:
-    """The rows that hold several inputs side by side. x: a mapping from their names to arrays, a list of such
-    mappings, one for each row, or such rows, whose columns may have names. Raises ModelError."""
+    """The rows (n, numbers) with several inputs side by side. x: a mapping from the inputs' names to arrays,
+    a list of mappings for single rows, or rows of this form, whose columns may have names. Raises
+    ModelError."""
     if isinstance(x, list | tuple) and x and isinstance(x[0], Mapping):
         for number, row in enumerate(x):
             if not isinstance(row, Mapping) or row.keys() != x[0].keys():
@@ -109,8 +111,8 @@ def rows_of_inputs(named: Sequence[NamedInput], names: ColumnNames | None, x: An
 
 
 def plain_rows(wanted: Shape, names: ColumnNames | None, given: Any) -> Array:
-    """An array of numbers (rows, *wanted), or rows of as many numbers; names: of the columns, by which those
-    of a frame are found. Raises ModelError."""
+    """Inputs as an array of numbers (rows, *wanted), or (rows, ...) with as many numbers in a row if `wanted`
+    is flat. names: of the columns; the columns of a frame are found by them. Raises ModelError."""
     try:
         columns = columns_of(given, "the inputs")
         x = arranged(as_array(given, "the inputs"), columns, names, "the frame of inputs")

@@ -1,4 +1,4 @@
-"""Several networks of one kind as one: the predictions are the mean of those of the members."""
+"""Joins several networks with the same layers: their joined predictions are the mean of the members'."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distbp.nn.program import Program
 
 
 class Joined:
-    """Runs networks of the same layers, one with each of `vectors`, over up to `most_rows` rows at a time."""
+    """Runs one network for each of `vectors`, all with the same layers, over at most `most_rows` rows."""
 
     def __init__(
         self, heads: Heads, network: Network, vectors: Sequence[Array], most_rows: int, kernels: Kernels
@@ -33,9 +33,10 @@ class Joined:
             self._programs.append(Program(network, most_rows, vector, kernels=kernels, work=work))
 
     def outputs(self, x: Array) -> Array:
-        """(rows, *output_shape) for prepared inputs x, (rows, *row_shape), valid until the next call. Of
-        several networks: outputs whose predictions are the mean of theirs, added up in float64 in order. Of
-        windows of series: each network goes on from the states that it had after the last call."""
+        """The outputs (rows, *output_shape) for prepared inputs x (rows, *row_shape), valid until the next
+        call. With several networks these are outputs whose predictions are the mean of the networks'
+        predictions, summed in order in float64. With windows of series, each network goes on from its states
+        after the last call."""
         if len(self._programs) == 1:
             return self._of(self._programs[0], x)
         total: Any = 0.0
@@ -53,7 +54,7 @@ class Joined:
 
 
 class _Outputs:
-    """The rows of a split as their joined outputs (see `distbp.data.batches.Rows`)."""
+    """The joined outputs of a split's rows, as rows (see `distbp.data.batches.Rows`)."""
 
     def __init__(self, joined: Joined, network: Network, rows: Rows) -> None:
         self._joined, self._rows = joined, rows
@@ -70,7 +71,7 @@ class _Outputs:
         y = self._joined.outputs(x).reshape(len(rows), -1)
         x, out = x.reshape(len(rows), -1), out.reshape(len(rows), -1)  # views
         out[:, : y.shape[1]] = y
-        out[:, y.shape[1] :] = x[:, x.shape[1] - (out.shape[1] - y.shape[1]) :]  # lengths, where series begin
+        out[:, y.shape[1] :] = x[:, x.shape[1] - (out.shape[1] - y.shape[1]) :]  # lengths and begins
 
 
 def measured(
@@ -82,10 +83,10 @@ def measured(
     count: int,
     shards: int,
 ) -> dict[str, float]:
-    """The loss and metrics over the first `count` of `rows`, cut by shards as training cuts them. rows: of
+    """The loss and metrics over the first `count` of `rows`, split into shards as in training. rows: for
     windows of series `PreparedRows`."""
     vector = vectors[0]
-    if len(vectors) > 1:  # then what is left to compute is the loss: a network without layers
+    if len(vectors) > 1:  # the rows are then outputs, and a network without layers computes their loss
         joined = Joined(measures.heads, network, vectors, EVALUATION_ROWS, kernels)
         rows = _Outputs(joined, network, rows)
         network = Network((), network.output_shape, network.dtype, carry=network.carry)
@@ -98,7 +99,7 @@ def measured(
 
 
 def kernels_named(name: str) -> Kernels:
-    """The set with which training evaluated; where it cannot be had, NumPy, whose last bits may differ."""
+    """The kernel set with this name; if it cannot be loaded, NumPy's, whose last bits may differ."""
     try:
         return kernel_sets.load(kernel_set(name))
     except (ImportError, KeyError):

@@ -1,4 +1,4 @@
-"""The lists of names and numbers in a model.json, which is not taken on trust."""
+"""Checks the lists of names and numbers in a model.json, which is not trusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EACH = MappingProxyType({"classes": "class", "class_weights": "output", "column
 
 
 def classes_in(given: Any, heads: Heads) -> AllClasses:
-    """The names of the classes, checked; of several outputs by name."""
+    """The names of the classes; with several outputs, by the outputs' names. Raises ValueError."""
     if heads.several:
         if not isinstance(given, dict) or set(given) != {head.name for head in heads}:
             raise ValueError("classes is not a mapping from the outputs")
@@ -30,7 +30,8 @@ def _own_classes(given: Any, head: Head) -> tuple[Any, ...] | None:
 
 
 def check_list(name: str, listed: Any, kinds: tuple[type, ...], count: int) -> None:
-    """Raises ValueError where it is neither None nor a list of `count`; names stand once."""
+    """Raises ValueError if `listed` is neither None nor a list of `count` values of these kinds, or if it has
+    a name twice."""
     if listed is not None and (not is_list(listed, kinds) or len(listed) != count):
         raise ValueError(f"{name} is not a list of {count}, one for each {_EACH[name]}")
     if listed is not None and name != "class_weights" and len(set(listed)) < count:

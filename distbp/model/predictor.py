@@ -1,4 +1,4 @@
-"""A trained model in memory: outputs, predictions, probabilities, evaluation; `model.folder` loads one."""
+"""A trained model in memory: outputs, predictions, probabilities, evaluation. `model.folder` loads models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from distbp.nn.losses.several import Head, Heads, Losses, heads_of, without_name
 from distbp.nn.network import Network
 
 ROWS = 1024  # of one forward pass
-Predicted = Any  # an array (n, ...); of several outputs a mapping from their names to such
+Predicted = Any  # an array (n, ...); with several outputs a mapping from their names to arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,15 +47,15 @@ class Model:
     """A model in memory. Immutable, and safe to use from several threads.
 
     `vector` is the flat vector of `network`. `classes`: the names of the classes, in the order of the outputs
-    (of no and yes, for one yes-or-no output); None: their numbers. `class_weights`: those of training, used
-    in the loss of `evaluate`. `facts`: the rest of model.json (`job_digest`, `distbp`, `numerics`, ...).
-    `columns`: the names of the inputs, where training had a frame. `shards`, `kernels`: those of training's
-    evaluations. `plan`: of the table that training had; then inputs are rows with named columns. `others`:
-    the vectors of the members after the first, where several networks predict together: predictions are the
-    mean of theirs (probabilities, values or scores), in every method.
+    (of no and yes, for one yes-or-no output); None: numbers. `class_weights`: those of training, used in the
+    loss of `evaluate`. `facts`: the rest of model.json (`job_digest`, `distbp`, `numerics`, ...). `columns`:
+    the names of the inputs, if training had a frame. `shards`, `kernels`: those of training's evaluations.
+    `plan`: of the training table; inputs are then rows with named columns. `others`: the vectors of the
+    members after the first. Every method predicts the mean over all members (of probabilities, values or
+    scores).
 
-    Where the network has several outputs, `loss` is `Losses`, `classes` is a mapping from the name of each
-    output to its classes, and what a method gives, or takes as targets, is a mapping from these names, too.
+    With several outputs, `loss` is `Losses`, and `classes` is a mapping from the outputs' names to their
+    classes. Results and targets of the methods are then mappings from these names, too.
     """
 
     network: Network
@@ -74,7 +74,7 @@ class Model:
 
     @property
     def vectors(self) -> tuple[Array, ...]:
-        """The flat vectors of all members; of most models there is one."""
+        """The flat vectors of all members; most models have one."""
         return (self.vector, *self.others)
 
     @property
@@ -106,26 +106,25 @@ class Model:
 
     @quiet()
     def outputs(self, x: Any, *, lengths: Any = None) -> Predicted:
-        """What the last layer gives, (n, *output_shape), for unprepared inputs x, (n, *input_shape).
+        """The outputs of the last layer, (n, *output_shape), for unprepared inputs x (n, *input_shape).
 
-        Where the network takes one row of numbers, rows of any shape with as many numbers are taken too.
-        The columns of a frame are found by their names, where training had names. Raises ModelError for
-        another shape, a column that is missing or unknown, or inputs that are not finite numbers.
+        If a row is flat, rows of any shape with as many numbers are accepted. The columns of a frame are
+        found by their names if training had names. Raises ModelError for another shape, a column that is
+        missing or unknown, or inputs that are not finite numbers.
 
-        Where training had a table, x is raw rows with named columns, in any order: a frame of pandas or
-        Polars, a table of Arrow, a mapping of columns, a list of mappings. Cells may be missing; columns
-        that the model does not know are ignored, and a warning names them and the levels that training did
-        not see.
+        If training had a table, x is raw rows with named columns in any order: a frame of pandas or Polars,
+        a table of Arrow, a mapping of columns, or a list of mappings. Cells may be missing. Columns that the
+        model does not know are ignored; a warning names them and the levels that training did not see.
 
-        Where the rows of training had lengths, x is a list of arrays (steps, ...) of different lengths; or
-        padded rows, with `lengths` (n,). Where it cut series into windows, x is whole series of any length,
-        (n, steps, ...) or as above; the outputs are (n, steps, outputs), 0 past the end of each.
+        If training had rows with lengths, x is a list of arrays (steps, ...) of different lengths, or padded
+        rows together with `lengths` (n,). If training cut series into windows, x is whole series of any
+        length, (n, steps, ...) or as above; the outputs are (n, steps, outputs), 0 past the end of each.
         """
         y = self._outputs(self.checked(x, lengths))
         return without_names({head.name: head.outputs_of(y) for head in self.heads})
 
     def _outputs(self, x: Samples) -> Array:
-        """Of all outputs, side by side."""
+        """All outputs side by side."""
         if self.network.carry is not None:
             with one_blas_thread():
                 return outputs_of_series(self.network, self.heads, self.vectors, x, ROWS, self.prepare)
@@ -136,16 +135,16 @@ class Model:
 
     @quiet()
     def predict(self, x: Any, *, lengths: Any = None) -> Predicted:
-        """(n,) class names, where the model has them. Else classification: (n,) class numbers; yes-or-no: 0
-        or 1; regression: values, in the unit of the targets. The last two are (n, outputs), or (n,) for a
-        single output; of series (n, steps) and so on. Past the end of a series values are NaN, and classes
-        the first one. x, `lengths`: see `outputs`. Raises ModelError also where outputs overflow."""
+        """Class names (n,) if the model has names. Else classification: class numbers (n,); yes-or-no: 0 or
+        1; regression: values in the unit of the targets. The last two are (n, outputs), or (n,) for one
+        output. With series the shape is (n, steps, ...); past the end values are NaN and classes the first
+        class. x, `lengths`: see `outputs`. Raises ModelError, also if no class follows from the outputs."""
         x = self.checked(x, lengths)
         y = self._outputs(x)
         return without_names({head.name: self._says(head, y, x) for head in self.heads})
 
     def _says(self, head: Head, y: Array, x: Samples) -> Array:
-        """`predict` of one output, of all outputs y for x."""
+        """The predictions of one head. y: all outputs for x."""
         classes = self.classes_of(head)
         if self.network.carry is not None:
             return each_step(y, x, lambda steps: predicted(head, steps, classes, None, x))
@@ -153,9 +152,9 @@ class Model:
 
     @quiet()
     def predict_proba(self, x: Any, *, lengths: Any = None) -> Predicted:
-        """Probabilities: (n, classes) for classification; for yes-or-no outputs, of yes, (n, outputs) or
-        (n,). Of several outputs those that have some. NaN past the end of a series. Raises ModelError where
-        the model has none, and where outputs overflow."""
+        """Probabilities: (n, classes) for classification; for yes-or-no outputs those of yes, (n, outputs) or
+        (n,). With several outputs only those that have probabilities. NaN past the end of a series. Raises
+        ModelError if the model has no probabilities or outputs overflow."""
         likely = with_probabilities(self.heads)
         x = self.checked(x, lengths)
         y = self._outputs(x)
@@ -174,15 +173,14 @@ class Model:
         metrics: Sequence[str] | None = None,
         lengths: Any = None,
     ) -> dict[str, float]:
-        """The loss and metrics of predictions for x against targets y, by name, as plain floats: the numbers
-        that training gives for these rows.
+        """The loss and metrics of predictions for x against targets y, by name, as floats. They equal those
+        of training for the same rows.
 
-        y: classes (n,) as `predict` gives them (class numbers do too where the classes are named by text); or
-        values (n, outputs), or (n,) for one output; of several outputs a mapping. Left out, or x, where each
-        row is compared with itself (`compares_with_inputs`). x, `lengths`: as in
-        `outputs`. `weights`: (n,), of the rows; None: those in the column that the training job named
-        (`data.weight`), where x has it. `metrics`: names; None: those of the training job. Raises
-        ModelError for x, DataError for y and `weights`, JobError for `metrics`.
+        y: classes (n,) as `predict` returns them (or class numbers, if the names are texts); or values (n,
+        outputs), or (n,) for one output; with several outputs a mapping. Leave y out if each row is compared
+        with itself (`compares_with_inputs`). x, `lengths`: see `outputs`. `weights`: (n,), of the rows; None:
+        those in the column `data.weight` of the training job, if x has it. `metrics`: names; None: those of
+        the training job. Raises ModelError for x, DataError for y and `weights`, JobError for `metrics`.
         """
         given, x = x, self.checked(x, lengths)
         check_kind(metrics, (list, tuple, type(None)), "metrics", "a list of names")
@@ -209,15 +207,15 @@ class Model:
             return measured(measures, self.network, self.vectors, kernels, rows, count, self.shards)
 
     def score(self, x: Any, y: Any = None, *, weights: Any = None, lengths: Any = None) -> float:
-        """How well x predicts y, in one number: the accuracy; for values R2. NaN where outputs overflow.
-        Raises as `evaluate` does, and ModelError for a model with several outputs."""
+        """The accuracy of predictions for x against y; for regression R2. NaN if outputs overflow. Raises as
+        `evaluate` does, and ModelError for a model with several outputs."""
         if self.heads.several:
             raise ModelError("this model has several outputs, and no score is that of all; use evaluate")
         metric = "r2" if self.task == "regression" else "accuracy"
         return self.evaluate(x, y, weights=weights, metrics=[metric], lengths=lengths)[metric]
 
     def summary(self) -> str:
-        """Layers with the shapes of their outputs and their parameters, as text; of how many members."""
+        """A table of the layers with their output shapes and parameters, and of the members, as text."""
         return summary(self.network, len(self.vectors))
 
     def __repr__(self) -> str:
@@ -229,8 +227,8 @@ class Model:
         return f"<Model for {task}: {shapes}, {members}{count:,} parameters ({layers})>"
 
     def prepare(self, rows: Samples, first: int, out: Array) -> None:
-        """Rows, of which the first has the number `first`, as the network takes them, into `out`,
-        (rows, *row_shape). Raises ModelError for what is not finite, or too large for the model's dtype."""
+        """Writes rows into `out` (rows, *row_shape), as the network takes them. first: the number of the
+        first row. Raises ModelError for values that are not finite or too large for the dtype."""
         x, below = rows.inputs, self.network.ids_below
         if rows.lengths is not None:
             out = tail(rows, out).reshape(len(x), *self.input_shape)  # a view: an axis is split
@@ -247,7 +245,7 @@ class Model:
         self.preprocessing.apply(raw, out.reshape(raw.shape))
 
     def _forward(self, x: Samples) -> Iterator[tuple[int, Array]]:
-        """(first row, outputs of up to ROWS rows); the outputs are valid until the next ones."""
+        """Yields (number of the first row, outputs of at most ROWS rows), valid until the next ones."""
         if not len(x):
             return
         joined = Joined(self.heads, self.network, self.vectors, min(ROWS, len(x)), NUMPY)
@@ -259,8 +257,8 @@ class Model:
                 yield start, joined.outputs(prepared[: len(raw)])
 
     def encoded(self, rows: Any) -> EncodedRows:
-        """Raw rows as the first layer takes them, with the names of the inputs in `plan.names`, and what was
-        noticed. Every method takes these in place of the rows. Raises ModelError."""
+        """Encodes raw rows of a table as inputs (names: `plan.names`), with notes on them. Every method takes
+        the result in place of the rows. Raises ModelError."""
         if isinstance(rows, EncodedRows):
             return rows
         if self.plan is None:
@@ -272,7 +270,8 @@ class Model:
             raise ModelError(str(error)) from None
 
     def checked(self, given: Any, lengths: Any = None) -> Samples:
-        """Rows that every method takes in place of x and `lengths`. Raises ModelError."""
+        """Checks inputs and converts them to samples, which every method takes in place of x and `lengths`.
+        Raises ModelError."""
         if isinstance(given, Samples):
             return given
         if self.plan is not None or isinstance(given, EncodedRows):

@@ -1,4 +1,4 @@
-"""Rows with targets, on which a model is evaluated."""
+"""The rows and targets on which a model is evaluated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from distbp.nn.network import Network
 
 
 class _Rows:
-    """The rows of one evaluation, prepared batch by batch (see `distbp.data.batches.Rows`)."""
+    """The rows of an evaluation, prepared batch by batch (see `distbp.data.batches.Rows`)."""
 
     def __init__(
         self, network: Network, x: Samples, targets: Array, weights: Array | None, prepare: Prepare
@@ -38,8 +38,8 @@ class _Rows:
 
 
 def itself(x: Samples, y: Any, preprocessing: Preprocessing, dtype: np.dtype[Any]) -> Array:
-    """The targets of rows that are compared with themselves, as training had them. y: None, or x. Raises
-    DataError."""
+    """The targets of rows that are compared with themselves, prepared as in training. y: None, or equal to x.
+    Raises DataError for another y."""
     if y is not None and not np.array_equal(np.asarray(y), x.inputs):
         raise DataError(
             "this model compares each row with itself, as the first layer takes it (data.targets: inputs);"
@@ -58,8 +58,8 @@ def rows_to_evaluate(
     weights: Any,
     prepare: Prepare,
 ) -> Rows:
-    """Rows with their targets y as the losses take them. prepare: writes rows as the network takes them.
-    Raises DataError."""
+    """The rows x with their targets y as the losses take them. prepare: writes rows as the network takes
+    them. Raises DataError."""
     if network.carry is not None:
         return _windows(network, heads.all[0].loss, classes, x, y, weights, prepare)
     allowed = Allowed(network.dtype)
@@ -71,7 +71,7 @@ def rows_to_evaluate(
 
 
 def frame_of_rows(network: Network, rows: Rows) -> Frame:
-    """Of the targets of such rows, where they are values."""
+    """The frame (center and size) of the targets of `rows_to_evaluate`, which must be values."""
     if network.carry is None:
         return frame_of(rows.targets, rows.weights)
     nothing = np.empty((0, *network.answer_shapes[0]))
@@ -82,7 +82,7 @@ def frame_of_rows(network: Network, rows: Rows) -> Frame:
 def _windows(
     network: Network, loss: Loss, classes: Any, x: Samples, y: Any, weights: Any, prepare: Prepare
 ) -> PreparedRows:
-    """The windows of series with their targets and weights, as training has them. Raises DataError."""
+    """The windows of series with their targets and weights, as in training. Raises DataError."""
     given, targets, *_ = in_a_row(({"inputs": x.inputs, "lengths": x.lengths}, y), "the data")
     table = from_arrays(given, targets, weights, name="the data", allowed=Allowed(network.dtype))
     table = cut(table, network.input_shape[0])

@@ -1,4 +1,4 @@
-"""Prediction of whole series, by a network that takes them window by window."""
+"""Predicts whole series with a network that takes them window by window."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distbp.nn.kernels import NUMPY
 from distbp.nn.losses.several import Heads
 from distbp.nn.network import Network
 
-Prepare = Callable[[Samples, int, Array], None]  # of `Model`
+Prepare = Callable[[Samples, int, Array], None]  # see `Model.prepare`
 
 
 def outputs_of_series(
@@ -35,7 +35,7 @@ def outputs_of_series(
         own = np.minimum(x.lengths[of] - start, steps)
         windows = Samples(take_windows(x.inputs, of, start, steps), own, begins=start == 0)
         prepare(windows, 0, room[: len(rows)])
-        y = joined.outputs(room[: len(rows)])  # which go on from the states that the last ones left
+        y = joined.outputs(room[: len(rows)])  # goes on from the states after the last call
         for t in range(steps):
             there = np.flatnonzero(t < own)
             found[of[there], start[there] + t] = y[there, t]
@@ -43,8 +43,8 @@ def outputs_of_series(
 
 
 def each_step(y: Array, x: Samples, answer: Callable[[Array], Array]) -> Array:
-    """What `answer` makes of the outputs of every step, (n, steps, ...); where that is a float it is NaN past
-    the end of each series. y: (n, steps, outputs), for series x."""
+    """Applies `answer` to the outputs of every step and returns an array (n, steps, ...). Floats are NaN past
+    the end of each series. y: (n, steps, outputs), the outputs for the series x."""
     assert x.lengths is not None
     found = answer(y.reshape(-1, y.shape[-1]))
     found = found.reshape(*y.shape[:2], *found.shape[1:])

@@ -1,4 +1,4 @@
-"""A network as text, for people."""
+"""The summary of a network as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from distbp.nn.tape import ENTRY
 
 
 def summary(network: Network, members: int = 1) -> str:
-    """A table of the layers: their outputs for one row, their parameters; then the sum, of every member."""
+    """A table of the layers with their output shapes for one row and their parameters, and the totals of one
+    network and of all members."""
     counts = network.parameters_by_layer
     rows = [("layer", "output", "parameters"), ("inputs", _text(network.input_shape), "")]
     if network.entry is not None:
