@@ -1,4 +1,4 @@
-"""Commands over many things on a service: jobs in a list or side by side, models, datasets, tokens."""
+"""Commands that list and compare what a service has: jobs, models, datasets, tokens."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def _print(
     row: Callable[[Mapping[str, Any]], Sequence[Any]],
     none: str,
 ) -> None:
-    """A line of JSON for each that is found, or a table of their rows."""
+    """Prints each found item as a line of JSON, or all as a table (the text `none` if there are none)."""
     from distbp.cli.text import table
 
     if as_json:
@@ -284,7 +284,8 @@ def _print(
 
 
 def _headline(job: Mapping[str, Any]) -> str:
-    """The measure by which people know a model: of the test set, else of the validation set."""
+    """The main metric of a job in words: of the test set, else of the validation set, else of the training
+    set; "" if it has none."""
     from distbp.core.metric_names import measured
     from distbp.run.epoch_table import number
     from distbp.run.measured import is_number

@@ -1,4 +1,4 @@
-"""What `evaluate` and `predict` read and write: data named on the command line, tables of predictions."""
+"""The data that `evaluate` and `predict` read, and the tables of predictions that they write."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Given:
-    """The rows that a command is to work on. `numbers`: of the rows in their file. `notes`: what was
-    noticed. `names`: of the rows, where each is a file."""
+    """The rows for a command. `numbers`: those of the rows in their file. `skipped`: the number of rows left
+    out, by reason. `notes`: remarks for the user. `names`: of the rows' files, if each row is a file."""
 
     inputs: Array | EncodedRows | Samples
     numbers: Array
@@ -59,7 +59,8 @@ class Given:
 def given_for(
     model: Model, model_dir: Path, words: Sequence[str], split: str, *, with_targets: bool
 ) -> Given:
-    """The rows that the words name, or the split of the run's own job. Raises JobError, DataError."""
+    """The rows that the words name; without words, the split of the run's own job. Raises JobError,
+    DataError."""
     if model.plan is not None:
         return _rows_of(model, model_dir, words, split, with_targets=with_targets)
     named = model.network.named_inputs
@@ -70,7 +71,7 @@ def given_for(
     else:
         table = split_of(model_dir, split, model)
     if model.compares_with_inputs:
-        table = replace(table, targets=None)  # what stands beside the inputs, as labels, was not trained on
+        table = replace(table, targets=None)  # training did not use labels of the data
     return _of_table(table, np.asarray(arranged(table.inputs, table.columns, model.columns, table.name)))
 
 
@@ -84,7 +85,7 @@ def _of_table(table: Table, inputs: Array | EncodedRows | Samples) -> Given:
 
 
 def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *, with_targets: bool) -> Given:
-    """Raw rows for a model that was trained on a table."""
+    """The raw rows for a model that was trained on a table. Raises JobError, DataError."""
     plan = model.plan
     assert plan is not None
     if not words:
@@ -130,19 +131,19 @@ def _rows_of(model: Model, model_dir: Path, words: Sequence[str], split: str, *,
 
 
 def _leaves_out_bad_rows(model_dir: Path) -> bool:
-    """Whether the job of a run says so."""
+    """Whether the job of a run skips bad rows."""
     return (model_dir / "job.yaml").exists() and read_job(model_dir).data.bad_rows == "skip"
 
 
 def source_of(
     words: Sequence[str], *, with_targets: bool, reading: Any = None, model: Model | None = None
 ) -> Source:
-    """What the words name: one or two files (inputs, then targets), a folder of images or one image, or a
-    source as a job writes it. `reading`: the model takes tables, and read the text of its own so (see
-    `TableFiles.reading`). model: else the one that takes the data; in an archive its several inputs and
-    outputs have their names.
+    """The source that the words name: one or two files (inputs, then targets), a folder of images or one
+    image, or a source as a job writes it. `reading`: how the model's training table was read (see
+    `TableFiles.reading`); None: the model takes no tables. model: takes the data; its inputs' and outputs'
+    names are used to find them in an archive.
 
-    Raises JobError where it is neither.
+    Raises JobError if there is no such source.
     """
     first, *rest = (word if "{" in word or is_address(word) else str(user_path(word)) for word in words)
     if is_address(first):
@@ -201,22 +202,22 @@ def _written_out(text: str) -> Source:
         found: Source = KINDS["formats"].validate(read_yaml(text, "DATA"))
     except ValidationError as error:
         faults = located(details(error))
-        if not any(c in text for c in "{:"):  # more likely meant to be a file
+        if not any(c in text for c in "{:"):  # probably a file was meant
             faults = (Fault("", f"there is no file {text!r}, and as a data format {faults[0].message}"),)
         raise JobError(faults, "DATA") from None
     return found
 
 
 def open_model(path: Path) -> Model:
-    """The model in a folder, or in the run directory that has one. Raises ModelError."""
+    """The model in a model folder or run directory. Raises ModelError."""
     from distbp.model.folder import load_model
 
     return load_model(path)
 
 
 def split_of(run_dir: Path, split: str, model: Model) -> Table:
-    """A split of the data of the job in a run directory, with the rows that training would take. Raises
-    JobError, DataError."""
+    """A split of the job in a run directory, with the rows that training would use. Raises JobError,
+    DataError."""
     job = _job_of(run_dir)
     source = getattr(job.data, split)
     if source is None:
@@ -243,9 +244,10 @@ def _no_split(run_dir: Path, split: str) -> JobError:
 
 
 def predictions(model: Model, given: Given, *, probabilities: bool) -> dict[str, Array]:
-    """Columns by name: `row` (number in the file) or `file`, `prediction` (or one column for each output),
-    and, where wanted, the probability of each class. Of several outputs their names stand before those:
-    `digit.prediction`. Of series there is a line for each step, with its number in `step`."""
+    """The columns of a table of predictions, by name: `row` (number in the file) or `file`, `prediction` (or
+    one column for each output) and, with `probabilities`, one for each class. With several outputs a column's
+    name begins with the output's: `digit.prediction`. Series have a line for each step, numbered in
+    `step`."""
     x = model.checked(given.inputs)
     columns: dict[str, Array] = {"row": given.numbers} if given.names is None else {"file": given.names}
     own: Any = slice(None)
@@ -272,7 +274,7 @@ def _columns(name: str, values: Array, names: Sequence[Any] | None = None) -> di
 
 
 def csv_text(columns: dict[str, Array]) -> str:
-    """Numbers with as many digits as it takes to read the same float back."""
+    """The columns as CSV. Floats have enough digits to read the same value back."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
@@ -281,7 +283,7 @@ def csv_text(columns: dict[str, Array]) -> str:
 
 
 def write_predictions(columns: dict[str, Array], path: Path) -> None:
-    """`.npz` or `.csv`, by the name, whole or not at all. Raises StorageError."""
+    """Writes the columns as `.npz` or CSV, by the file's suffix, whole or not at all. Raises StorageError."""
     file = io.BytesIO()
     if path.suffix.lower() == ".npz":
         arrays: dict[str, Any] = dict(columns)

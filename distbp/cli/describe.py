@@ -72,7 +72,7 @@ def describe(
 
 
 def lines(found: Description) -> Iterator[str]:
-    """The description in words."""
+    """Yields the lines of the description."""
     from distbp.engine.memory_need import size
     from distbp.job.graph import drawn, is_graph
 

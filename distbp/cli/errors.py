@@ -1,4 +1,4 @@
-"""From errors to exit codes and one readable block on stderr."""
+"""Turns errors into exit codes and one readable message on stderr."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CORRUPTED = 7
 REFUSED = 8
 FAILED_JOB = 9
 
-# Exit code -> what it means; shown by `distbp --help`, promised to scripts.
+# The meaning of each exit code. `distbp --help` shows them, and scripts may rely on them.
 EXIT_CODES = {
     0: "done",
     1: "an error inside distbp: please report it",
@@ -39,7 +39,7 @@ EXIT_CODES = {
     143: "stopped by SIGTERM, after a checkpoint",
 }
 
-# The first row whose class fits decides.
+# The first row with a matching class decides.
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.JobError, 2),
     (errors.ArgumentError, 2),
@@ -56,7 +56,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code for an error; 1 for one that distbp did not raise on purpose."""
+    """The exit code for an error; 1 for an unforeseen error."""
     if isinstance(error, errors.Interrupted):
         return 143 if error.signal_name == "SIGTERM" else 130
     if isinstance(error, Terminated):
@@ -69,7 +69,8 @@ def exit_code(error: BaseException) -> int:
 
 
 def _code_of_job(name: str) -> int:
-    """For a job that failed on a service: what it would be here. `name`: of the error, as `hostile_file`."""
+    """The exit code for a job that failed on a service: that of the same error here. `name`: of the error,
+    such as `hostile_file`."""
     kind = getattr(errors, "".join(part.capitalize() for part in name.split("_")) + "Error", None)
     if not isinstance(kind, type) or not issubclass(kind, errors.DistbpError):
         return FAILED_JOB
@@ -77,20 +78,20 @@ def _code_of_job(name: str) -> int:
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """A command that ends with a message and an exit code instead of a traceback."""
+    """Wraps a command so that it ends with a message and an exit code instead of a traceback."""
 
     @wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-            sys.stdout.flush()  # what is refused is said here, and not at the interpreter's end
+            sys.stdout.flush()  # so that errors of writing are handled here, not at exit
         except errors.DistbpError as error:
             _end(str(error), exit_code(error))
         except MemoryError as error:
             _end(f"the memory of this machine ran out: {error}".rstrip(": "), 2)
         except KeyboardInterrupt as error:
             stopped(error)
-        except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
             _mute()
             sys.exit(0)
         except OSError as error:
@@ -108,27 +109,27 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def stopped(error: BaseException | None) -> NoReturn:
-    """Ends as Ctrl-C (or SIGTERM) asks for."""
+    """Ends the process after Ctrl-C, or after SIGTERM if `error` is Terminated."""
     if isinstance(error, Terminated):
         _end("stopped by SIGTERM", 143)
     _end("stopped by Ctrl-C", 130)
 
 
 def open_streams() -> None:
-    """Streams that were closed lead nowhere (else the next file that is opened takes their number); what has
-    no place in their encoding, such as bytes in the name of a file, is written as \\xNN."""
+    """Connects closed standard streams to /dev/null; else the next opened file would get their number.
+    Characters that an output's encoding lacks, such as bytes in a file's name, are written as \\xNN."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream: Any = getattr(sys, name)
         if stream is None:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, `number`
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - for good
         elif number and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _mute() -> None:
-    """Nothing more goes to an output that refuses it."""
-    with suppress(OSError, ValueError, AttributeError):  # one that is not a file
+    """Connects stdout to /dev/null, because it accepts no more output."""
+    with suppress(OSError, ValueError, AttributeError):  # stdout may not be a file
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
@@ -146,7 +147,7 @@ def _end(message: str, code: int) -> NoReturn:
 
 
 def internal(error: Exception) -> NoReturn:
-    """Ends with the traceback of what nobody foresaw."""
+    """Ends the process with the traceback of an unforeseen error."""
     traceback.print_exception(error)
     click.echo("\nThis is an error inside distbp. Please report it, with the lines above.", err=True)
     sys.exit(1)
@@ -154,7 +155,7 @@ def internal(error: Exception) -> NoReturn:
 
 @contextmanager
 def named(path: str | Path) -> Iterator[None]:
-    """Errors about a job say which file it came from."""
+    """Adds the name of the job's file to each JobError in the block."""
     try:
         yield
     except errors.JobError as error:

@@ -1,4 +1,4 @@
-"""Commands that show backpropagation in numbers: one step of a job, and published results derived again."""
+"""Commands that show backpropagation in numbers: one step of a job, and reproductions of published results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distbp.core.errors import ArgumentError, SettingsError
 from distbp.core.imports import missing
 
 DIFFERENT = 4
-_EVERY = 1000  # steps between two lines of progress
+_EVERY = 1000  # steps between lines of progress
 
 
 @click.command()
@@ -91,7 +91,7 @@ def explain(
 
 
 def _tell(text: str, now: bool = True) -> None:
-    """Progress, where somebody looks at it."""
+    """Prints progress if stderr is a terminal."""
     if now and sys.stderr.isatty():
         click.echo(text, err=True)
 

@@ -1,4 +1,4 @@
-"""The command line. Everything heavy is imported inside the commands, so that `--help` is quick."""
+"""The command line. Commands import heavy modules when they run, so `--help` is quick."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def group() -> None:
 
     A job is a YAML file; `docs/job.md` lists every field.
     """
-    absolute("")  # a working directory that was deleted is told of before anything else
+    absolute("")  # raises first of all if the working directory was deleted
     for text in settings.misspelled():
         click.echo(f"warning: {text}", err=True)
 
@@ -143,7 +143,8 @@ def train(
 
 
 def _load_kernels(workers: Any) -> None:
-    """Loads Numba without SciPy where this process is sure to compute: the process is our own."""
+    """Loads Numba without SciPy if this process will surely compute. (The process belongs to the command, so
+    nothing else in it needs SciPy.)"""
     from distbp.machine.lean_numba import load_numba
 
     if workers in (0, "auto") and settings.get("DISTBP_KERNELS") != "numpy":
@@ -203,7 +204,7 @@ def resume(
             listener(event)
 
         result = resume_run(run_dir, workers=workers, listener=listen, address=address, epochs=epochs)
-        if not told:  # the run had ended before
+        if not told:  # the run had already ended
             listener(Finished(result.to_json()))
     _close(result, as_json)
 
@@ -282,14 +283,14 @@ def predict(
     for note in table.notes:
         click.echo(f"note: {note}", err=True)
     if output is None:
-        click.echo(csv_text(columns).encode(), nl=False)  # UTF-8, as in a file, whatever the terminal's is
+        click.echo(csv_text(columns).encode(), nl=False)  # UTF-8 as in a file, on any terminal
     else:
         write_predictions(columns, output)
         click.echo(f"{len(table):,} predictions in {output}")
 
 
 def _job_of_table(path: str, target: str, sets: tuple[str, ...], as_json: bool) -> TrainingJob:
-    """The first job for a table, which is printed."""
+    """Makes the first job for a table, and prints it unless `as_json`."""
     from distbp.job import TrainingJob
 
     page = cli_tables.job_for_table(path, target, sets)
@@ -343,7 +344,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminate)
     open_streams()
     try:
-        # Not click's standalone mode: it ends with code 1 on Ctrl-C.
+        # Click's standalone mode is off, because it ends with code 1 on Ctrl-C.
         code = group(prog_name="distbp", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
@@ -351,7 +352,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as stop:
         stopped(stop.__cause__ if isinstance(stop, click.Abort) else stop)
-    except Exception as error:  # the one place where everything may be caught: nothing comes after it
+    except Exception as error:  # only here every error is caught: the process ends next
         internal(error)
 
 

@@ -1,5 +1,5 @@
-"""Paths on the command line: `~` is the user's own folder, and what is in the way of a file that a command is
-to write is said before it begins."""
+"""Paths on the command line. `~` is the user's home folder. A file that cannot be written is reported before
+the command begins."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class UserPath(click.Path):
-    """A path, as it is given but for a `~` in front. folder: whatever is there already is not a file."""
+    """A path with `~` expanded. folder: an existing file is refused."""
 
     def __init__(self, *, folder: bool = False) -> None:
         super().__init__(path_type=Path, file_okay=not folder)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":  # of a shell's variable that is not set, say; as a path it would be this folder
+        if value == "":  # for example from an unset shell variable; as a path it would mean this folder
             self.fail("it is empty; name a path", param, ctx)
         return super().convert(user_path(value), param, ctx)
 
 
 class NewFile(UserPath):
-    """A file that will be written: in a folder that is there, with one of `suffixes`, in any case."""
+    """A file to write, in an existing folder, with one of `suffixes` in upper or lower case."""
 
     def __init__(self, *suffixes: str) -> None:
         super().__init__()
@@ -50,8 +50,8 @@ class NewFile(UserPath):
 
 
 def job_at(path: Path, sets: Sequence[str] = (), *, needs_data: bool = True) -> TrainingJob:
-    """The job in a file, with the fields that `sets` replaces. `needs_data`: it must say where its training
-    set lies. Raises JobError."""
+    """The job in a file. `sets`: fields to replace, as NAME=VALUE. `needs_data`: the job must name its
+    training set. Raises JobError."""
     from distbp.data.columns.files import looks_like_table
     from distbp.job import TrainingJob
     from distbp.job.overrides import overridden

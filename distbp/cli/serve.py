@@ -75,7 +75,8 @@ def serve(only: Any, **given: Any) -> None:
 
 @contextmanager
 def open_store(data: Path | None, database: str | None) -> Iterator[Any]:
-    """The store of the service whose folder or database is given, or set by the environment."""
+    """Opens the store of the service with this folder or database; None: as the environment sets it. Raises
+    SettingsError."""
     _door()
     from distbp_service.serve import ServePlan, opened
 
@@ -105,7 +106,7 @@ def _door() -> Any:
 
 
 def _plan(only: Any, given: dict[str, Any]) -> Any:
-    """What was said on the command line, and else by the environment."""
+    """The plan from the options on the command line, else from the environment. Raises SettingsError."""
     from distbp_service.serve import ServePlan
 
     def chosen(option: str, name: str) -> Any:
@@ -139,7 +140,7 @@ def _slots(text: str) -> int:
 
 
 def _tell(serving: Serving) -> None:
-    """Says where the service is, and leaves address and token for the clients of this user."""
+    """Prints the address of the service, and stores address and token for the clients of this user."""
     from distbp.client.settings_file import Access, remember
 
     if serving.url is None or serving.token is None:

@@ -1,4 +1,4 @@
-"""Commands for jobs on a service. What they share with other commands: `session`, `handle`."""
+"""Commands for jobs on a service. Other commands use `session` and `handle`, too."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ def session(url: str | None) -> Iterator[Service]:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether a command means a job on a service, and not a folder of this machine."""
+    """Whether the text names a job on a service and not a folder of this machine."""
     return _JOB_ID.fullmatch(text) is not None and not Path(text).exists()
 
 
 def handle(service: Service, job_id: str) -> JobHandle:
-    """The job; `last`: the newest of the project. Raises BadParameter where the text is not an id."""
+    """The handle of a job. job_id: an id, or `last` for the project's newest job. Raises UsageError if it is
+    not an id or there are no jobs."""
     if job_id == "last":
         newest = next(service.jobs(limit=1), None)
         if newest is None:
@@ -193,9 +194,9 @@ def resume_job(job_id: str, url: str | None) -> None:
 
 
 def _ask(job_ids: Sequence[str], url: str | None, ask: Callable[[JobHandle], None]) -> None:
-    """Asks something of each job, and says how the job is then."""
+    """Calls `ask` for each job, and prints the state that the job then has."""
     with session(url) as service:
-        for job in [handle(service, job_id) for job_id in job_ids]:  # all are known, or nothing is asked
+        for job in [handle(service, job_id) for job_id in job_ids]:  # checks all ids before the first call
             ask(job)
             click.echo(f"{job.id} {job.state}")
 
@@ -210,7 +211,7 @@ def scale_job(job_id: str, workers: int, url: str | None) -> None:
 
 
 def show_until_end(job: JobHandle, as_json: bool) -> None:
-    """Waits for the job with the display of local training. Raises JobFailedError."""
+    """Waits for the job's end and shows its progress as local training does. Raises JobFailedError."""
     from distbp.run.events import Finished
     from distbp.run.progress import json_lines, summary
 

@@ -1,4 +1,4 @@
-"""What the predictions for a table are compared with: the columns of its targets and weights."""
+"""The columns of a table with which predictions are compared: its targets and weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def compared_with(model: Model, table: RawTable) -> dict[str, Use]:
-    """The columns of a table that predictions are compared with, and of the weights, if it has any. Raises
-    DataError."""
+    """The uses of a table's target columns, and of its weight column if it has one. Raises DataError if a
+    target is missing."""
     assert model.plan is not None
     uses = {}
     for head in model.heads:
@@ -42,11 +42,11 @@ def targets_of(model: Model, head: Head, columns: Mapping[str, Column]) -> Array
     column = columns[code.name]
     targets = np.asarray(column.values)
     if column.levels is not None:
-        said = truths(classes or ())  # True in a CSV is true in a typed file
+        said = truths(classes or ())  # "True" in CSV equals true in a typed file
         names = [one if one in (classes or ()) else said.get(truth(one), one) for one in column.levels]
         return np.asarray(np.array(names)[targets])
     if classes is not None and isinstance(classes[0], bool):
         return targets.astype(bool)
-    if head.is_label:  # a column of numbers, which are looked at
+    if head.is_label:  # numbers, which are checked later
         return targets[:, None]
     return code.scale(targets) if code.scaled else targets

@@ -1,4 +1,4 @@
-"""`distbp data describe`, and training from a table without a job file."""
+"""The command `distbp data describe`, and training from a table without a job file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from distbp.data.columns.reading import RawTable
     from distbp.data.columns.types import ColumnFacts
 
-_LEVELS = 4  # shown of a column
+_LEVELS = 4  # the most levels of a column that are shown
 _CLASSES = 10
 
 
@@ -75,7 +75,7 @@ def describe(path: str, target: str | None, write_job: Path | None, as_json: boo
 
 
 def is_table(path: str) -> bool:
-    """Whether what is to be trained is a table, by its name."""
+    """Whether a path or address names a table, by its text."""
     from distbp.data.addresses import is_address
     from distbp.data.columns.files import looks_like_table
 
@@ -83,13 +83,14 @@ def is_table(path: str) -> bool:
 
 
 def job_for_table(path: str, target: str, sets: tuple[str, ...] = ()) -> str:
-    """The page of the job that `distbp train TABLE --target NAME` trains. `sets`: in place of its fields."""
+    """The YAML of the job that `distbp train TABLE --target NAME` trains. `sets`: fields to replace, as
+    NAME=VALUE. Raises JobError, DataError."""
     from distbp.job.first_job import first_job
     from distbp.job.overrides import overridden
     from distbp.job.recipes import with_folds
     from distbp.job.text import read_yaml, write_yaml
 
-    # What decides how the table is read must be known before it is looked at.
+    # These fields decide how the table is read, so they are needed first.
     first = [one for one in sets if one.partition("=")[0].strip() in ("data.bad_rows", "data.missing")]
     data = overridden({}, first, f"the first job for {path}").get("data", {})
     missing = data.get("missing")
@@ -105,9 +106,9 @@ def job_for_table(path: str, target: str, sets: tuple[str, ...] = ()) -> str:
 def look(
     path: str, *, skip: bool = False, missing: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], RawTable, dict[str, ColumnFacts]]:
-    """The source that a path (or a mapping as a job writes it) means, its table, and the facts of its
-    columns. skip: without rows that cannot be cut into cells. missing: the texts of missing cells; None: the
-    usual ones."""
+    """The source of a path (or of a mapping as a job writes it), its table, and the facts of its columns.
+    Reads the whole table. skip: leave out rows that cannot be split into cells. missing: the texts of missing
+    cells; None: the usual texts. Raises JobError, DataError."""
     from distbp.cli.data import source_of
     from distbp.core.errors import Fault, JobError
     from distbp.core.storage import user_path
@@ -135,7 +136,7 @@ def look(
 
 
 def lines(table: RawTable, facts: Mapping[str, ColumnFacts], target: str | None) -> Iterator[str]:
-    """The description in words, 80 columns wide where names are short."""
+    """Yields the lines of the description, at most 80 characters wide if names are short."""
     from distbp.data.columns.kinds import automatic
     from distbp.data.columns.types import WORDS
     from distbp.job.first_job import counting, task_of
@@ -200,7 +201,7 @@ def _day(seconds: float) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """Line ends and the like as they are written: \\n."""
+    """Cuts a text to `most` characters. Control characters are written as escapes, such as \\n."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
@@ -210,7 +211,7 @@ def _rows(facts: Mapping[str, ColumnFacts]) -> int:
 
 
 def _dialect(table: RawTable) -> dict[str, Any] | None:
-    """How CSV is cut, and why it has a header or none."""
+    """The delimiter of a CSV table, whether it has a header, and why; None for other formats."""
     found = table.dialect
     return found and {"delimiter": found.delimiter, "header": found.header, "why": found.why}
 
@@ -231,7 +232,7 @@ def _plain(found: ColumnFacts, kind: str) -> dict[str, Any]:
 
 
 def _beside(page: str, source: Mapping[str, Any], job: Path) -> str:
-    """The page with the path of the table as it is from the job's folder."""
+    """The YAML with the table's path made relative to the job's folder."""
     import os
 
     from distbp.data.addresses import is_address

@@ -1,4 +1,4 @@
-"""Tables, ages and sizes in the words of the command line."""
+"""Formats tables, ages and sizes for the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distbp.run.live import duration
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns, as wide as what is in them; numbers to the right. None is an empty place."""
+    """A table as text. Columns of numbers are aligned to the right. None is an empty cell."""
     texts = [[cell_text(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *texts, strict=True)]
     right = [
@@ -37,7 +37,7 @@ def cell_text(cell: Any) -> str:
 
 
 def ago(moment: float | None) -> str:
-    """`moment`: seconds since 1970; None: never."""
+    """The age of a moment in words, such as "5 s ago". `moment`: seconds since 1970; None: never."""
     if moment is None:
         return "never"
     seconds = max(0.0, time.time() - moment)
@@ -47,7 +47,7 @@ def ago(moment: float | None) -> str:
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings and lists by their dotted paths."""
+    """The leaves of nested mappings and lists, by their dotted paths."""
     if isinstance(value, Mapping):
         items: Any = value.items()
     elif isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""`distbp token`: through a service for its own project, or on its database for any."""
+"""The commands `distbp token`: through a service for its project, or on its database for any project."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def token() -> None:
 
 
 def _days(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not 0 < value <= _MOST_DAYS:  # NaN is neither
+    if value is not None and not 0 < value <= _MOST_DAYS:  # NaN fails, too
         raise click.BadParameter(f"{value:g} is not more than 0 and at most {_MOST_DAYS:,}")
     return value
 

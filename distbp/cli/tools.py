@@ -1,4 +1,4 @@
-"""Commands around a run: check its bits, change its workers, predict its speed."""
+"""Commands for a run: verify its bits, change its workers, predict its speed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distbp.core.words import counted
 if TYPE_CHECKING:
     from distbp.run.verify import Verification
 
-_SHOWN = 10  # digests of a verification that are equal
+_SHOWN = 10  # the most equal digests of a verification that are shown
 _RUN = click.argument("run_dir", metavar="RUN_DIR", type=UserPath())
 _RUN_OR_JOB = click.argument("run_dir", metavar="RUN_DIR|JOB", type=UserPath())
 _ABOVE_0 = click.FloatRange(0, min_open=True)
@@ -136,5 +136,5 @@ def _verification(found: Verification) -> str:
 
 
 def _before(found: Verification) -> int:
-    """The last step known to be right."""
+    """The last step that is known to be right."""
     return found.comparisons[-2].step if len(found.comparisons) > 1 else found.start

@@ -39,7 +39,7 @@ def unpack_model(archive: BinaryIO, folder: Path, name: str, again: str) -> None
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             for part in (MODEL, WEIGHTS):
                 member = tar.getmember(f"model/{part}")
-                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):  # sparse files may expand to any size
+                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):  # a sparse file can be of any size
                     raise KeyError(f"{part} is not a plain file")
                 entry = tar.extractfile(member)
                 assert entry is not None

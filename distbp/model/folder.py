@@ -98,9 +98,9 @@ def save_model(
     """Writes the model of a finished job into the folder `path`, whole or not at all. Replaces a model there.
 
     `classes`: the names of the classes in the order of the outputs; with several outputs, by name. `columns`:
-    the names of the inputs. `plan`: of the training table. `kernels`, `shards`: those of training's
-    evaluations. `others`: the vectors of further members; the predictions of all members are averaged. Raises
-    StorageError if the disk refuses, ModelError if `path` holds other files than a model.
+    the names of the inputs. `plan`: of the training table. `kernels`, `shards`: those of training. `others`:
+    the vectors of further members, whose predictions are averaged with the first's. Raises StorageError, and
+    ModelError if `path` holds other files than a model.
     """
     content = {
         "layers": plain([layer.as_written for layer in network.layers]),
