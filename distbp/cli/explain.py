@@ -1,4 +1,4 @@
-"""Commands that show backpropagation in numbers: one step of a job, and reproductions of published results."""
+"""Commands that show backpropagation in numbers: a step of a job, and reproductions of published results."""
 
 from __future__ import annotations
 

@@ -143,8 +143,7 @@ def train(
 
 
 def _load_kernels(workers: Any) -> None:
-    """Loads Numba without SciPy if this process will surely compute. (The process belongs to the command, so
-    nothing else in it needs SciPy.)"""
+    """Loads Numba without SciPy if this process will surely compute. Nothing else here needs SciPy."""
     from distbp.machine.lean_numba import load_numba
 
     if workers in (0, "auto") and settings.get("DISTBP_KERNELS") != "numpy":

@@ -1,7 +1,7 @@
-"""`distbp explain --check`: every number of its JSON, computed again from what the step is given.
+"""Implements `distbp explain --check`: computes every number of the JSON again from the step's inputs.
 
-Given are the sample, its target, the parameters and the state of the optimizer before the step, and the
-options. All else is computed by the loops beside this file, which share no code with the engine.
+The inputs are the sample, its target, the parameters and optimizer state before the step, and the options.
+The loops in this package compute everything else. They share no code with the engine.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from distbp.run.explain.recompute import Document, recomputed
 from distbp.run.explain.words import MISSING
 
 TOLERANCE = 1e-9  # far above rounding, far below an error in a formula
-ROUNDING = 1e-15  # of a sum of products, as a part of the largest of such sums
-# Derivatives smaller than this share of what they are sums of are compared with that share: they carry the
-# rounding of terms that cancel, as those of a bias below a normalization do.
+ROUNDING = 1e-15  # of a sum of products, relative to the largest of such sums
+# A derivative smaller than this share of the sum of its terms' sizes is compared with that share. It carries
+# the rounding of terms that cancel, for example that of a bias below a normalization.
 FLOOR = 1e-3
 
-# Of a layer: what is not computed.
+# The fields of a layer that are not computed.
 _GIVEN = {"number", "type", "name", "inputs", "options", "activation", "parameters", *BEGIN.values()}
 
-Pair = tuple[str, Any, Any, float]  # place, as told, as found, the size that a difference is compared with
+Pair = tuple[str, Any, Any, float]  # place, value in the JSON, value found here, scale of the difference
 
 
 class Checked(NamedTuple):
-    """`largest`: difference, as a part of the largest number of its array (see `FLOOR`); at `place`, such as
-    layers.0.parameters.weight.dE_dw[1, 0]. `numbers`: how many were compared."""
+    """`largest`: the largest difference, relative to the largest number of its array (see `FLOOR`). `place`:
+    where it is, such as layers.0.parameters.weight.dE_dw[1, 0]. `told`, `found`: the two values there.
+    `numbers`: how many were compared."""
 
     numbers: int
     largest: float
@@ -55,7 +56,7 @@ class Checked(NamedTuple):
 
 
 def check(document: Document) -> Checked:
-    """Compares what `Explanation.to_json` gave, or a file of it, with what is computed again."""
+    """Compares the numbers of `Explanation.to_json`, or of a file with it, with those computed again."""
     worst, numbers = Checked(0, 0.0, "", 0.0, 0.0), 0
     for place, told, again, scale in _pairs(document, recomputed(document)):
         if told is None and again is None:
@@ -78,8 +79,8 @@ def _size(values: Any) -> float:
 
 
 def _terms(layer: Document, found: Mapping[str, Any], inputs: Iterable[Any]) -> float:
-    """What the derivatives of a layer's parameters add up, at most: all that came back to it, times the
-    largest number that it met."""
+    """An upper limit of the terms in the derivatives of a layer's parameters: the sum of all derivatives that
+    reached the layer, times its largest number."""
     names = layer.keys() - _GIVEN
     back = {name for name in names if name.startswith(("delta", "dE_"))}
     met = max(1.0, *map(_size, (*inputs, *(found.get(name) for name in names - back))))
@@ -96,7 +97,7 @@ def _pairs(document: Document, again: Mapping[str, Any]) -> Iterator[Pair]:
         yield f"loss.{name}", document["loss"][name], loss[name], max(1.0, _size(loss[name]))
     a = {layer["number"]: layer["a"] for layer in document["layers"]}
     given = np.asarray(document["input"], np.float64)
-    given = np.where(given == MISSING, 0.0, given)  # which is not a number that anything is a sum of
+    given = np.where(given == MISSING, 0.0, given)  # a missing cell is in no sum
     for at, (layer, found) in enumerate(zip(document["layers"], again["layers"], strict=True)):
         terms = _terms(layer, found, (a.get(source, given) for source in layer["inputs"]))
         for name in layer.keys() - _GIVEN:
@@ -107,8 +108,8 @@ def _pairs(document: Document, again: Mapping[str, Any]) -> Iterator[Pair]:
             least = FLOOR * max(terms, _size(new["dE_dw"]))
             for name in {"dE_dw", "part"} & one.keys():
                 yield f"{place}.{name}", one[name], new[name], max(least, _size(new[name]))
-            # A difference of two numbers is as exact as they are. A rule that divides by a root and epsilon
-            # enlarges the rounding of a gradient that should be 0, and so does its momentum.
+            # A difference of two numbers is only as exact as they are. Dividing by a root plus epsilon
+            # enlarges the rounding of a gradient that should be 0; so does the momentum.
             spec = document["optimizer"]
             divided = least / FLOOR * ROUNDING / TOLERANCE / spec["epsilon"] if "epsilon" in spec else 0.0
             size = max(_size(new["after"]), spec["learning_rate"] * max(least, divided))

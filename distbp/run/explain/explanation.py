@@ -1,4 +1,4 @@
-"""What `distbp explain` has found of one step: every number, as arrays and as JSON."""
+"""The result of `distbp explain`: every number of one step, as arrays and as JSON."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FORMAT, VERSION = "distbp explain", 2
 
 @dataclass(frozen=True)
 class Explanation:
-    """`steps`: of the whole job. `past`: those before it, with whose optimizer it goes on. `length`: of the
-    sample, in steps; None where rows have no lengths. `error`: the sum of the losses of the outputs, each
-    times its factor. `error_after`: of the sample after the update; `error_biases_held`: after it, had the
-    biases stayed."""
+    """`steps`: of the whole job. `past`: the steps before the job if it continues an optimizer, else 0.
+    `length`: of the sample, in steps; None if rows have no lengths. `error`: the sum of the outputs' losses,
+    each times its factor. `error_after`: the error of the sample after the update. `error_biases_held`: the
+    same if the update left the biases as they were."""
 
     name: str
     seed: int
@@ -43,7 +43,7 @@ class Explanation:
     clip: Mapping[str, float | None]
 
     def named(self, number: int) -> str:
-        """A layer by its number, or what stands before the first one."""
+        """The name of a layer by its number, or of the layers' input."""
         if number < self.layers[0].number:
             return "the input"
         return "the columns" if number < 0 else f"layer {number}"
@@ -54,17 +54,17 @@ class Explanation:
 
     @property
     def update(self) -> int:
-        """The number of the update, from 1, as the optimizer counts."""
+        """The number of the update as the optimizer counts, from 1."""
         return self.past + self.step + 1
 
     @property
     def loss_words(self) -> str:
-        """`mse`, or `digit: softmax_cross_entropy, size: 0.5 x mse`."""
+        """The losses in words: `mse`, or `digit: softmax_cross_entropy, size: 0.5 x mse`."""
         return ", ".join(one.words for one in self.outputs)
 
     @property
     def loss_sum(self) -> str:
-        """E of several outputs with its parts."""
+        """E of several outputs as a sum of its parts, as text."""
         parts = [(short(one.factor), plain(one.error)) for one in self.outputs]
         return " + ".join(error if factor == "1" else f"{factor} * {error}" for factor, error in parts)
 

@@ -1,4 +1,4 @@
-"""Figures that others published, beside ours."""
+"""Compares published figures with ours."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """`published`: as it is printed there. `tolerance`: by how much ours may differ. `differs`: the published
-    one is known to be wrong, and ours must not agree with it."""
+    """`published`: the figure as printed. `tolerance`: the largest difference that agrees. `differs`: the
+    published figure is known to be wrong, so ours must not agree with it."""
 
     name: str
     published: str
@@ -23,19 +23,19 @@ class Figure:
 
     @property
     def agrees(self) -> bool:
-        """Whether ours is as it must be. False for NaN."""
+        """Whether our figure is as expected. False for NaN."""
         near = abs(self.difference) <= self.tolerance
         return self.ours == self.ours and near != self.differs
 
 
 def printed(name: str, published: str, ours: float, differs: bool = False) -> Figure:
-    """A figure that is rounded to the digits it is printed with."""
+    """A figure whose tolerance is half a unit of its last printed digit."""
     digits = len(published.partition(".")[2])
     return Figure(name, published, ours, 0.5 * 10.0**-digits * (1 + 1e-6), differs)
 
 
 def table(figures: Sequence[Figure]) -> list[str]:
-    """The figures in columns, at most 80 wide."""
+    """The figures as lines of a table, at most 80 characters wide."""
     lines = [f"{'':<36}{'published':>16}{'ours':>17}{'difference':>11}"]
     for one in figures:
         mark = "" if one.agrees else "  !"

@@ -1,5 +1,5 @@
-"""The formulas of a layer with the numbers in them, for text and for pictures: what its kind says, and what
-comes from the layers that take its output."""
+"""The formulas of a layer with numbers, for text and pictures. They combine the layer's kind with the layers
+that take its output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distbp.run.explain.numbers import Columns, Kind, LayerStep, Values, Weight
 from distbp.run.explain.outputs import OutputStep
 from distbp.run.explain.words import Place, at, plain
 
-Taker = tuple[LayerStep, int]  # a layer, and which of its inputs
+Taker = tuple[LayerStep, int]  # a layer and the number of its input
 
 
 def kind_of(layer: LayerStep) -> Kind:
@@ -23,18 +23,18 @@ def kind_of(layer: LayerStep) -> Kind:
 
 @dataclass(frozen=True)
 class Formulas:
-    """Of layer `own` of a step. Methods that take the place of a number give lines of text."""
+    """The formulas of the layer `own` in a step. Methods with a `place` return text about one number."""
 
     found: Explanation
     own: LayerStep
 
     def unit(self, place: Place) -> str:
-        """The name of a place in the first table; of a recurrent layer with its step."""
+        """The name of a place in the first table; for a recurrent layer with the step."""
         return kind_of(self.own).unit(self.own, place)
 
     @property
     def drawn(self) -> tuple[Values, Values | None]:
-        """What a picture shows going forward, and coming back."""
+        """The values and (or None) the derivatives that a picture shows."""
         forth, back = kind_of(self.own).drawn(self.own)
         return self.own.get(forth), self.own.get(back) if self.own.has(back) else None
 
@@ -49,14 +49,14 @@ class Formulas:
         return kind_of(self.own).tables(self.own)
 
     def forward(self, place: Place) -> list[str]:
-        """How the number at a place of the first table comes about."""
+        """The computation of the number at a place of the first table."""
         return kind_of(self.own).made(self.own, place)
 
     # Backward ---------------------------------------------------------------------------------------------
 
     @property
     def outputs(self) -> list[OutputStep]:
-        """The outputs that the output of the layer is, if any."""
+        """The network's outputs that are the output of this layer."""
         return self._outputs(self.own.number)
 
     def _outputs(self, number: int) -> list[OutputStep]:
@@ -68,7 +68,7 @@ class Formulas:
 
     @property
     def takers(self) -> list[Taker]:
-        """The layers that compute with the output; what only changes its shape is passed over."""
+        """The layers that compute with the output, through layers that only change its shape."""
         return self._takers(self.own.number)
 
     def _takers(self, number: int) -> list[Taker]:
@@ -98,11 +98,11 @@ class Formulas:
         return kind_of(self.own).back_tables(self.own)
 
     def backward(self, place: Place) -> list[str]:
-        """How the derivatives at a place of the first table come about."""
+        """The computation of the derivatives at a place of the first table."""
         return kind_of(self.own).brought(self.own, place, self._from_above)
 
     def _from_above(self, place: Place) -> str:
-        """What is handed down to a number of the output."""
+        """The derivative that arrives at a number of the output, as text."""
         flat = int(np.ravel_multi_index(place, self.own.a.shape)) if place else 0
 
         def there(shape: tuple[int, ...]) -> Place:
@@ -123,13 +123,13 @@ class Formulas:
         return kind_of(self.own).weights(self.own)
 
     def weight(self, name: str, place: Place) -> str:
-        """dE/dw of one number, with its factors."""
+        """dE/dw of one number of a parameter, with its factors."""
         one = next(one for one in self.own.parameters if one.name == name)
         told = self.weights[name]
         return f"dE/d{told.letter}{at(place)} = {told.terms(self.own, place)} = {plain(one.given[place])}"
 
     def shared(self, name: str) -> str:
-        """Who else uses a parameter, in words; "" where nobody does."""
+        """The other layers that use a parameter, in words; "" if there are none."""
         one = next(one for one in self.own.parameters if one.name == name)
         if one.part is None:
             return ""

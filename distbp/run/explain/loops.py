@@ -1,7 +1,7 @@
-"""Layers once more, number by number, in plain Python: what `--check` holds the engine's numbers against.
+"""Computes layers number by number in plain Python. `--check` compares the engine's numbers with these.
 
-Nothing here imports the engine. Arrays only hold numbers; each sum is a loop. A layer is the mapping that the
-JSON of `distbp explain` has for it.
+Nothing here imports the engine. Arrays only hold numbers; each sum is a loop. A layer is its mapping in the
+JSON of `distbp explain`.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def _each(function: Callable[[float], float], values: Values) -> Values:
 
 
 def _lines(values: Values, axis: int) -> Iterator[tuple[Any, Values]]:
-    """Places and numbers along an axis, for softmax."""
+    """Yields the lines of numbers along an axis, each as (place, numbers), for softmax."""
     moved = np.moveaxis(values, axis, -1)
     for place in np.ndindex(*moved.shape[:-1]):
         yield place, moved[place]
 
 
 def _axis(layer: Layer) -> int:
-    return 0 if layer["type"] == "conv2d" else -1  # softmax goes along the channels of an image
+    return 0 if layer["type"] == "conv2d" else -1  # for images, softmax is over the channels
 
 
 def activate(layer: Layer, z: Values) -> Values:
@@ -93,7 +93,7 @@ def slope(layer: Layer, z: Values) -> Values | None:
 
 
 def through(layer: Layer, z: Values, a: Values, d_a: Values) -> Values:
-    """delta = dE/dz: dE/da * f'(z); of softmax, delta_j = a_j (dE/da_j - sum of dE/da_i a_i)."""
+    """delta = dE/dz: dE/da * f'(z); for softmax delta_j = a_j (dE/da_j - sum of dE/da_i a_i)."""
     f_prime = slope(layer, z)
     if f_prime is not None:
         return np.array([d * s for d, s in zip(d_a.ravel(), f_prime.ravel(), strict=True)]).reshape(z.shape)
@@ -136,8 +136,9 @@ def elman(
 def elman_back(
     w: Values, r: Values, x: Values, z: Values, h: Values, begin: Values, d_a: Values, activation: Layer
 ) -> tuple[Values, Values, dict[str, Values], Values]:
-    """Through time: dE/dh_t = dE/da_t + R^T delta_(t+1), delta_t = that * f'(z_t); gradients are sums over t.
-    d_a: (steps, units), 0 where an output is not handed on. Returns dE/dh, delta, gradients, dE/dx."""
+    """Backpropagation through time: dE/dh_t = dE/da_t + R^T delta_(t+1), delta_t = dE/dh_t * f'(z_t).
+    Gradients are sums over t. d_a: (steps, units), 0 for outputs that nothing uses. Returns dE/dh, delta,
+    gradients, dE/dx."""
     steps, units = z.shape
     before = np.concatenate([begin[np.newaxis], h[:-1]])
     d_h, delta = d_a.copy(), np.zeros_like(z)

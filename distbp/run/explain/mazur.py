@@ -1,8 +1,8 @@
 """M. Mazur, "A Step by Step Backpropagation Example" (2015): a 2-2-2 network of sigmoids, in numbers.
 
-The example does not train its biases. All that its page prints is right but for two lines: the error after
-one step, and the outputs after 10,000. They came from a program that updated the output weights before it
-computed the hidden deltas.
+The example does not train its biases. Its page is right except for the error after one step and the outputs
+after 10,000 steps. These came from a program that updated the output weights before it computed the hidden
+deltas.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WHERE = (
 
 
 def is_the_example(found: Explanation) -> bool:
-    """Whether a step is the one that the page explains."""
+    """Whether a step is the one on the page."""
     layers = found.layers
     if (
         found.step
@@ -46,7 +46,7 @@ def is_the_example(found: Explanation) -> bool:
 
 
 def page(found: Explanation) -> list[Figure]:
-    """Figure by figure what the page prints of its first step, and what is found here."""
+    """The page's figures of its first step, each with ours."""
     first, second = found.layers
     (w1, _), (w2, _) = first.parameters, second.parameters
     rows = [
@@ -70,7 +70,7 @@ def page(found: Explanation) -> list[Figure]:
 
 
 def mistaken() -> Iterator[tuple[float, Array]]:
-    """What the page's program did: E and the outputs (2,) after each step, for ever."""
+    """Repeats the mistake of the page's program. Yields E and the outputs (2,) after each step, endlessly."""
     w1, w2 = W1.copy(), W2.copy()
 
     def forward() -> tuple[Array, Array]:
@@ -81,6 +81,6 @@ def mistaken() -> Iterator[tuple[float, Array]]:
         hidden, out = forward()
         delta = (out - T[0]) * out * (1 - out)
         w2 -= RATE * np.outer(delta, hidden)
-        w1 -= RATE * np.outer(w2.T @ delta * hidden * (1 - hidden), X[0])  # w2 is the new one: the mistake
+        w1 -= RATE * np.outer(w2.T @ delta * hidden * (1 - hidden), X[0])  # the mistake: w2 is updated
         out = forward()[1]
         yield float(((out - T[0]) ** 2).sum() / 2), out

@@ -1,4 +1,4 @@
-"""What is known of a layer at one step, and what a kind of layer says of itself. Nothing here imports the
+"""The numbers of a layer at one step, and the contract of a kind of layer. Nothing here imports the
 engine."""
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from distbp.run.explain.words import Place, at, places, plain, short
 
 Values = NDArray[Any]
-Numbers = dict[str, Values | None]  # by the names of the JSON; None: not computed
+Numbers = dict[str, Values | None]  # by their names in the JSON; None: not computed
 Tensors = Mapping[str, Values]  # parameters by name
-# type, number, options, activation; shape of the output; seed, step, steps (of the job) and past (before it),
-# which decide what is drawn
+# Type, number, options and activation of a layer; the shape of its output; seed, step, steps (of the job) and
+# past (before it), which decide the random draws.
 Spec = Mapping[str, Any]
 
 
@@ -26,8 +26,8 @@ class Parameter:
     penalties and weight decay apply to it. `rate`: its factor on the learning rate. Arrays have the shape of
     the tensor.
 
-    Where several layers use the tensor, `part` is what this one gives to the gradient, and `owner` the number
-    of the layer that has it; else they are None.
+    If several layers use the tensor, `part` is this layer's part of the gradient, and `owner` the number of
+    the layer that owns the tensor; else both are None.
     """
 
     name: str
@@ -43,16 +43,16 @@ class Parameter:
 
     @property
     def given(self) -> Values:
-        """What this layer gives to the gradient."""
+        """This layer's part of the gradient."""
         return self.gradient if self.part is None else self.part
 
 
 @dataclass(frozen=True)
 class LayerStep:
-    """A layer at the step, or number -1: what makes columns of the cells of a table's row. `sources`: the
-    numbers of the layers that it takes; the data have the number before that of the first layer. `inputs`:
-    what it takes from each. `a`: its output, `d_a`: dE/da, None where nothing below is trained. `numbers`:
-    what lies between, by the names of the JSON."""
+    """A layer at the step. Number -1 is the entry that turns a table's row into columns. `sources`: the
+    numbers of the layers that it takes; the data has the number before the first layer's. `inputs`: one for
+    each source. `a`: its output. `d_a`: dE/da; None if nothing below is trained. `numbers`: all others, by
+    their names in the JSON."""
 
     number: int
     type: str
@@ -72,11 +72,11 @@ class LayerStep:
 
     @property
     def x(self) -> Values:
-        """Of a layer that takes one input."""
+        """The input of a layer with one input."""
         return self.inputs[0]
 
     def get(self, name: str) -> Values:
-        """A number that is there, by its name in the JSON."""
+        """The values with this name in the JSON. They must have been computed."""
         found = {"a": self.a, "dE_da": self.d_a, **self.numbers}[name]
         assert found is not None, name
         return found
@@ -90,21 +90,21 @@ class LayerStep:
 
 
 class Ops(Protocol):
-    """The ops of a layer that the engine has run, in order, each by its name."""
+    """The ops of a layer that the engine has run, in order."""
 
     def before(self, name: str, operand: int) -> list[Values]:
-        """An operand of every op of this name, as it was before the op; a matrix each."""
+        """An operand of each op with this name, as a matrix, before the op ran."""
         ...
 
     def after(self, name: str, operand: int) -> list[Values]: ...
 
     def slopes(self, name: str) -> list[Values]:
-        """f'(z), which the backward op of an activation makes of ones."""
+        """f'(z): the result of an activation's backward op for ones."""
         ...
 
 
 class Back(NamedTuple):
-    """`numbers`: of the backward pass, by the names of the JSON. `gradients`: of the parameters. `inputs`:
+    """`numbers`: of the backward pass, by their names in the JSON. `gradients`: of the parameters. `inputs`:
     dE/dx for each input."""
 
     numbers: Numbers
@@ -113,9 +113,9 @@ class Back(NamedTuple):
 
 
 class Weight(NamedTuple):
-    """How the derivative of a parameter is told. `letter`: it stands for the tensor. `rule`: the formula;
-    `terms`: the same for one number, with numbers. `equation`: which of the four. `rows`: those of the tensor
-    that the sample names, which are shown; None: the first ones are."""
+    """The text about a parameter's derivative. `letter`: of the tensor. `rule`: the formula. `terms`: the
+    formula for one element, with numbers. `equation`: one of BP1 to BP4. `rows`: the rows of the tensor that
+    are shown, those that the sample uses; None: the first rows."""
 
     letter: str
     rule: str
@@ -124,13 +124,13 @@ class Weight(NamedTuple):
     rows: Sequence[int] | None = None
 
     def places(self, shape: Sequence[int], most: int) -> list[Place]:
-        """Of the numbers that are shown."""
+        """The places of the numbers that are shown, at most `most`."""
         if self.rows is None:
             return list(places(shape, most))
         return [(row, *place) for row in self.rows for place in places(shape[1:], most)][:most]
 
 
-Columns = tuple[tuple[str, str], ...]  # head, name of the number; all of one shape
+Columns = tuple[tuple[str, str], ...]  # (head, name of the numbers); all numbers have the same shape
 
 
 def plain_unit(step: LayerStep, place: Place) -> str:
@@ -138,38 +138,38 @@ def plain_unit(step: LayerStep, place: Place) -> str:
 
 
 def arriving(step: LayerStep, place: Place, from_above: Callable[[Place], str]) -> list[str]:
-    """What dE/da of a number is the sum of."""
+    """The terms of dE/da of one number, as lines."""
     return [f"dE/da{at(place)} = {from_above(place)} = {plain(step.get('dE_da')[place])}"]
 
 
 def same(step: LayerStep, which: int, place: Place) -> str:
-    """What is handed down by a layer that hands on dE/da as it is."""
+    """The dE/dx of a layer that passes dE/da on unchanged, as text."""
     return short(float(step.get("dE_da")[place]))
 
 
 def first_steps(numbers: Numbers, length: int) -> Numbers:
-    """Of numbers with a row for each step."""
+    """The first `length` rows of numbers that have a row for each step."""
     return {name: None if values is None else values[:length] for name, values in numbers.items()}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A row of the table: all that `explain` knows of a type of layer.
+    """A row of the table of kinds: all that `explain` knows about a type of layer.
 
-    Computed:
-    - `read(spec, ops)`: what the engine computed, from the operands of its ops, without a and dE_da.
-    - `forward(spec, parameters, inputs)`: the same once more, by formulas alone; with "a".
-    - `backward(spec, parameters, inputs, numbers, d_a)`: the rest of `read`, and what is handed on.
+    Functions that compute:
+    - `read(spec, ops)`: the engine's numbers, from the operands of its ops, without a and dE_da.
+    - `forward(spec, parameters, inputs)`: the numbers of the forward pass from the formulas, with "a".
+    - `backward(spec, parameters, inputs, numbers, d_a)`: those of the backward pass, gradients, and dE/dx.
 
-    Told, with the numbers of a step in them:
-    - `rule`, `back_rules`: the formulas in letters. `tables`, `back_tables`: numbers side by side.
-    - `made(step, place)`: how the number at a place of the first table comes about. `brought(step, place,
-      from_above)`: the same of its derivatives; `from_above` says what is handed down to a number of a.
-    - `hands_rule(step)`, `hands(step, input, place)`: what is handed down to one number of an input.
-    - `weights`: by the names of the parameters. `unit`: the name of a place. `drawn`: the numbers
-      that a picture shows, going forward and coming back.
+    Functions that return text about a step:
+    - `rule`, `back_rules`: the formulas in letters. `tables`, `back_tables`: the numbers in columns.
+    - `made(step, place)`: the computation of the number at a place of the first table. `brought(step, place,
+      from_above)`: that of its derivatives; `from_above` returns the dE/da that arrives, as text.
+    - `hands_rule(step)`, `hands(step, input, place)`: the dE/dx of one number of an input.
+    - `weights`: by the names of the parameters. `unit`: the name of a place. `drawn`: the names of the
+      values and of the derivatives that a picture shows.
 
-    `ended(numbers, length)`: those of the steps of a row, without what lies past its end.
+    `ended(numbers, length)`: the numbers of a row's steps, without those past its end.
     """
 
     read: Callable[[Spec, Ops], Numbers]
@@ -187,19 +187,19 @@ class Kind:
     unit: Callable[[LayerStep, Place], str] = plain_unit
     drawn: Callable[[LayerStep], tuple[str, str]] = lambda step: ("a", "dE_da")
     ended: Callable[[Numbers, int], Numbers] = first_steps
-    passes: bool = False  # it gives its input in another shape
+    passes: bool = False  # whether the layer only changes the shape of its input
 
 
 def unread(spec: Spec, ops: Ops) -> Numbers:
-    """Of a layer without numbers of its own."""
+    """The `read` of a layer without numbers of its own."""
     return {}
 
 
 def one_of(parts: Sequence[Values]) -> Values | None:
-    """What the only op of a name has; None where there is none."""
+    """The first of `parts`, which have at most one; None if there is none."""
     return parts[0] if parts else None
 
 
 def is_bias(name: str) -> bool:
-    """Whether a parameter is a bias, which `hold_biases` keeps: by its name, as `bias` or `in_proj_bias`."""
+    """Whether a parameter is a bias by its name, such as `bias` or `in_proj_bias` (see `hold_biases`)."""
     return "bias" in name.rsplit(".", 1)[-1].split("_")

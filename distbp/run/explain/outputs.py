@@ -1,4 +1,4 @@
-"""What is known of an output of the network and its loss at one step. Nothing here imports the engine."""
+"""The numbers of a network's output and its loss at one step. Nothing here imports the engine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from distbp.run.explain.words import Place, places, plain, short
 
 @dataclass(frozen=True)
 class OutputStep:
-    """`name`: of its layer, None where it is the only output. `loss`: its type and options, by which E of the
-    output is `error`; `factor` times that counts in E of the network. `weights`: of the steps, where each has
-    a target, else None; they add up to 1. `losses`: of each output, or of the label, which add up to `error`.
-    `d_a`: the derivative of the factor times that, in the shape of `a`, the output."""
+    """`name`: of its layer; None for the only output. `loss`: its type and options. `error`: its E;
+    `factor * error` is its part of the network's E. `weights`: of the steps if each has a target, else None;
+    their sum is 1. `losses`: of each number of the output, or of the label; their sum is `error`. `a`: the
+    output. `d_a`: the derivative of `factor * error`, in the shape of `a`."""
 
     name: str | None
     layer: int
@@ -32,23 +32,23 @@ class OutputStep:
 
     @property
     def words(self) -> str:
-        """`mse`, or `size: 0.5 x mse`."""
+        """The loss in words: `mse`, or `size: 0.5 x mse`."""
         weighed = self.loss["type"] if self.factor == 1 else f"{self.factor:g} x {self.loss['type']}"
         return weighed if self.name is None else f"{self.name}: {weighed}"
 
     @property
     def target_words(self) -> str:
-        """What a class or a value is called in front of it."""
+        """The words in front of the target's value."""
         return "target" if self.name is None else f"target {self.name}"
 
     def wanted(self, place: Place) -> float:
-        """The target of one number of the output: of a class 1 or 0."""
+        """The target of one number of the output; for classes 1 or 0."""
         if self.target.ndim == self.a.ndim:
             return float(self.target[place])
         return float(place[-1] == int(self.target[place[:-1]]))
 
     def rows(self, most: int) -> Iterator[tuple[Place, list[float]]]:
-        """The numbers of `heads` for the first numbers of the output."""
+        """Yields (place, the numbers of `heads`) for the first `most` numbers of the output."""
         for place in places(self.a.shape, most):
             part = [float(self.losses[place])] if self.losses.shape == self.a.shape else []
             yield place, [self.wanted(place), float(self.a[place]), *part, float(self.d_a[place])]
@@ -59,7 +59,7 @@ class OutputStep:
         return ("target", "a", *parted, "dE/da")
 
     def derivative(self, place: Place) -> tuple[str, str]:
-        """BP1 for one number of the output: in letters, and with numbers, "" where it is not simple."""
+        """BP1 for one number of the output, in letters and with numbers ("" if that is not simple)."""
         letters, numbers = self._derivative(place)
         weight = 1.0 if self.weights is None else self.weights[place[0]]
         by = [plain(one) for one in (self.factor, weight) if one != 1]

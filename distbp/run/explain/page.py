@@ -1,4 +1,4 @@
-"""One step as a page: the network drawn, then its numbers in tables. One file, and nothing is loaded."""
+"""One step as an HTML page: a drawing of the network, then its numbers in tables. The page loads no files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distbp.run.explain.picture import draw
 from distbp.run.explain.update_words import of_tensor, rule_of
 from distbp.run.explain.words import at, number, places, plain
 
-MOST_ROWS = 24  # of one table
+MOST_ROWS = 24  # of a table
 
 _SIGNS = '<i class="{}">above 0</i> or <i class="{}">below 0</i>'
 _WEIGHTS, _DELTAS = _SIGNS.format("plus", "minus"), _SIGNS.format("up", "down")
@@ -32,7 +32,7 @@ _GRID_KEYS = (
 
 
 def page(found: Explanation) -> str:
-    """The page as text."""
+    """The page as HTML."""
     return "\n".join(_page(found)) + "\n"
 
 
@@ -123,12 +123,12 @@ def _layer(found: Explanation, layer: LayerStep) -> Iterator[str]:
     yield "</div>"
 
 
-# As a page writes what a terminal cannot.
+# The page has characters that a terminal may lack.
 _HEADS = {"f'(z)": "f′(z)", "dE/da": "∂E/∂a", "dE/dh": "∂E/∂h", "delta": "δ"}
 
 
 def _merged(tables: Sequence[Columns], layer: LayerStep) -> list[Columns]:
-    """Tables of one shape side by side, and each number once."""
+    """Joins tables of the same shape. Each number appears once."""
     merged: dict[tuple[int, ...], dict[str, str]] = {}
     for columns in tables:
         for head, name in columns:

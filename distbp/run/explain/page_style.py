@@ -1,4 +1,4 @@
-"""The looks of the page of one step, and the script that shows formulas where the pointer is."""
+"""The style of the page of one step, and the script that shows formulas at the pointer."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fbfaf7; --card: #fff; --ink: #26251f; --faint: #6f6b60;
@@ -49,7 +49,7 @@ code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; }
   white-space: pre-wrap; pointer-events: none; box-shadow: 0 4px 18px #0004; }
 """
 
-# Without it browsers show the titles by themselves, later and smaller.
+# Without the script browsers show the titles themselves, later and smaller.
 SCRIPT = """
 const tip = document.getElementById("tip"), words = new Map();
 for (const title of document.querySelectorAll("svg title")) {

@@ -1,7 +1,7 @@
-"""The network of one step as SVG: units and weights, the values that go forward, the deltas that come back.
+"""The network of one step as SVG: units and weights, the values going forward, and the deltas coming back.
 
-Each thing that is drawn has a `title`, the formula with the numbers, which browsers show when it is pointed
-at. Of large layers a part is drawn, and a line says how much is left out.
+Each element has a `title` with its formula and numbers, which browsers show at the pointer. Large layers are
+drawn in part, and a line says how much is left out.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from distbp.run.explain.numbers import LayerStep
 from distbp.run.explain.outputs import OutputStep
 from distbp.run.explain.words import MISSING, Place, at, plain
 
-MOST_UNITS, MOST_CHANNELS = 10, 4  # of one layer; of one image
+MOST_UNITS, MOST_CHANNELS = 10, 4  # of a layer; of an image
 MOST_SIDE, MOST_CELLS = 28, 1200  # of a grid; of all grids of a layer
-MOST_LABELS = 6  # weights of a layer that are written at their lines
-RADIUS, TOP, ARC = 32, 92, 100  # ARC: how far down a way around bends at most
-FITS = 7  # letters in a circle
-TARGETS = 130  # room for those of an output that other columns follow
-PITCH, WIDE_PITCH, FEW = 84, 150, 4  # between units; where there are few, with room for labels
+MOST_LABELS = 6  # the most weights of a layer that are written beside their lines
+RADIUS, TOP, ARC = 32, 92, 100  # of a circle; of the first unit; the largest depth of an arc
+FITS = 7  # characters that fit in a circle
+TARGETS = 130  # width for the targets of an output that other columns follow
+PITCH, WIDE_PITCH, FEW = 84, 150, 4  # between units; between few units, with room for labels
 
 
 def few(value: float) -> str:
-    """Four significant digits, for small places."""
+    """A number with three or four significant digits."""
     if value in (0, MISSING):
         return plain(value)
     return f"{value:.4f}" if 1e-2 <= abs(value) < 10 else f"{value:.3g}"
@@ -37,8 +37,8 @@ def few(value: float) -> str:
 
 @dataclass
 class _Column:
-    """What a layer is drawn as. `spots`: flat place of an output -> where it stands, for lines. `returns`:
-    derivatives come back to it."""
+    """The drawing of a layer. `spots`: the position of each drawn output, by its flat index, for lines.
+    `returns`: whether derivatives come back to the layer."""
 
     title: str
     note: str
@@ -60,14 +60,14 @@ def _text(x: float, y: float, words: str, kind: str, anchor: str = "middle") -> 
 
 
 def _inside(x: float, y: float, value: float, kind: str) -> str:
-    """A number in a circle, set smaller where it would not fit."""
+    """A number in a circle, in smaller type if it is long."""
     words = few(value)
     small = f' style="font-size:{13 * FITS / len(words):.1f}px"' if len(words) > FITS else ""
     return f'<text class="{kind}"{small} x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{words}</text>'
 
 
 def _tips(found: Explanation, layer: LayerStep | None, place: Place) -> list[str]:
-    """The formulas of one unit; None: a number of the input."""
+    """The formulas of one unit as lines. layer: None for the input."""
     if layer is None:
         return [f"x{at(place)} = {plain(found.input[place])}"]
     told, values = Formulas(found, layer), Formulas(found, layer).drawn[0]
@@ -79,7 +79,7 @@ def _tips(found: Explanation, layer: LayerStep | None, place: Place) -> list[str
 def _units(
     values: Array, deltas: Array | None, tips: list[list[str]], column: _Column, biases: Array | None = None
 ) -> None:
-    """Circles, one below the other."""
+    """Draws units as circles, one below the other."""
     shown = min(len(values), MOST_UNITS)
     pitch = WIDE_PITCH if shown <= FEW else PITCH
     for number in range(shown):
@@ -100,7 +100,7 @@ def _units(
 
 
 def _shade(value: float, most: float) -> str:
-    """The class and opacity of a cell: by its size against the largest of its grid."""
+    """The class and opacity of a cell, by its size relative to the largest of its grid."""
     share = 0.0 if most == 0 else min(1.0, abs(value) / most)
     kind = "plus" if value >= 0 else "minus"
     return f'class="cell {kind}" fill-opacity="{0.04 + 0.96 * math.sqrt(share):.2f}"'
@@ -109,12 +109,13 @@ def _shade(value: float, most: float) -> str:
 def _grids(
     found: Explanation, layer: LayerStep | None, values: Array, deltas: Array | None, column: _Column
 ) -> None:
-    """Images, a grid for each channel; or steps, a grid with a row for each. Values left, deltas right."""
+    """Draws images with a grid for each channel, or steps as the rows of one grid. Values are on the left,
+    deltas on the right."""
     channels, height, width = (1, *values.shape)[-3:]
     shown = min(channels, MOST_CHANNELS)
     most_side = min(MOST_SIDE, int(math.sqrt(MOST_CELLS / shown)))
     tall, wide = min(height, most_side), min(width, most_side)
-    top, first = (height - tall) // 2, (width - wide) // 2  # the middle is shown
+    top, first = (height - tall) // 2, (width - wide) // 2  # the middle part
     cell = max(6.0, min(22.0, 168 / max(tall, wide)))
     kinds = [("values", values)] + ([] if deltas is None else [("deltas", deltas)])
     for channel in range(shown):
@@ -154,7 +155,7 @@ def _column(found: Explanation, layer: LayerStep | None) -> _Column:
     if values.ndim == 1:
         tips = [_tips(found, layer, (n,)) for n in range(min(len(values), MOST_UNITS))]
         biases = next((p.before for p in layer.parameters if p.name == "bias"), None) if layer else None
-        if biases is not None and biases.shape != values.shape:  # of gates, or of one of both directions
+        if biases is not None and biases.shape != values.shape:  # those of gates or of one direction
             biases = None
         _units(values, deltas, tips, column, biases)
     else:
@@ -163,7 +164,7 @@ def _column(found: Explanation, layer: LayerStep | None) -> _Column:
 
 
 def _last_states(found: Explanation, layer: LayerStep) -> _Column:
-    """What a recurrent layer hands on: its state after the last step."""
+    """The column with a recurrent layer's output: its state after the last step."""
     states, back = layer.get("states"), Formulas(found, layer).drawn[1]
     column, last = _Column("its output", "h after the last step", returns=True), len(states) - 1
     tips = [_tips(found, layer, (last, n)) for n in range(min(states.shape[1], MOST_UNITS))]
@@ -172,8 +173,8 @@ def _last_states(found: Explanation, layer: LayerStep) -> _Column:
 
 
 def _columns(found: Explanation) -> tuple[list[tuple[LayerStep | None, _Column]], dict[int, int]]:
-    """From left to right, each with the layer whose weights stand before it; and for each layer (-1: the
-    input) the column that shows its output."""
+    """Returns the columns from left to right, each with the layer whose weights are drawn before it, and for
+    each layer (-1: the input) the number of the column with its output."""
     columns: list[tuple[LayerStep | None, _Column]] = [(None, _column(found, None))]
     shown = {found.layers[0].number - 1: 0}
     for layer in found.layers:
@@ -188,7 +189,7 @@ def _columns(found: Explanation) -> tuple[list[tuple[LayerStep | None, _Column]]
 
 
 def _arc(begin: tuple[float, float], end: tuple[float, float], low: float, back: bool) -> str:
-    """The way from the foot of a column to that of another, below all that stand between."""
+    """An arrow from the foot of one column to that of another, below the columns between them."""
     (x1, y1), (x2, y2) = begin, end
     depth = low + min(ARC, 40 + (x2 - x1) / 12)
 
@@ -201,7 +202,7 @@ def _arc(begin: tuple[float, float], end: tuple[float, float], low: float, back:
 
 
 def _lines(found: Explanation, layer: LayerStep, column: _Column, below: _Column) -> str:
-    """The weights of a dense layer: thick is large, blue is above 0, red below."""
+    """The weights of a dense layer as lines. Thick lines are large, blue ones above 0, red ones below."""
     one = next(one for one in layer.parameters if one.name == "weight")
     told, most = Formulas(found, layer), float(np.abs(one.before).max()) or 1.0
     pairs = [(j, k) for j in column.spots for k in below.spots]
@@ -229,14 +230,14 @@ def _lines(found: Explanation, layer: LayerStep, column: _Column, below: _Column
 
 
 def draw(found: Explanation) -> str:
-    """The whole picture, one `svg` element."""
+    """The picture as an `svg` element."""
     columns, shown = _columns(found)
     feet: list[tuple[float, float]] = []  # of the columns
     around: list[str] = []
     height = max(column.height for _, column in columns)
     marks: list[str] = []
     right = 0.0  # where the last column ends
-    # Columns to which derivatives come back: not to the data, nor to what is made of them alone.
+    # The columns to which derivatives come back: not the data, nor outputs that no parameter changes.
     returning = {at for at, (_, column) in enumerate(columns) if column.returns}
     for index, (layer, column) in enumerate(columns):
         taken = {index - 1} if layer is None else {shown[source] for source in layer.sources}
@@ -282,7 +283,7 @@ def draw(found: Explanation) -> str:
 
 
 def _targets(one: OutputStep, column: _Column, x: float) -> str:
-    """The targets beside an output, and what the loss hands to it."""
+    """The targets beside an output, and the derivatives of the loss."""
     marks = [] if one.name is None else [_text(x, 72, f"output {one.name}", "note", "start")]
     for number, (_, y) in column.spots.items():
         marks.append(_text(x, y - 8, f"target {plain(one.wanted((number,)))}", "note", "start"))

@@ -1,4 +1,4 @@
-"""A whole step computed again from the JSON of `distbp explain`, by the loops beside this file."""
+"""Computes a whole step again from the JSON of `distbp explain`, with the loops of this package."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from distbp.run.explain.rule_loops import clipped, loss_of, updated
 
 Document = Mapping[str, Any]
 ByLayer = dict[int, Numbers]  # by the number of the layer
-Lost = dict[str, Any]  # of an output: values, E, dE_da
-LayerTensors = list[dict[str, Values]]  # of each layer, by name
+Lost = dict[str, Any]  # values, E and dE_da of an output
+LayerTensors = list[dict[str, Values]]  # one mapping by name for each layer
 
 
 def recomputed(document: Document) -> dict[str, Any]:
-    """{"outputs": [...], "loss": ..., "layers": [...]} with the names of the document, and arrays in place
-    of lists."""
+    """The numbers as {"outputs": [...], "loss": ..., "layers": [...]}, with the names of the document and
+    arrays in place of lists."""
     before: LayerTensors = [
         {name: np.array(one["before"], np.float64) for name, one in layer["parameters"].items()}
         for layer in document["layers"]
@@ -46,12 +46,12 @@ def recomputed(document: Document) -> dict[str, Any]:
 
 
 def error(document: Document, parameters: LayerTensors) -> float:
-    """E of the sample with other parameters."""
+    """E of the sample with these parameters."""
     return total(document, lost(document, forward(document, parameters)))
 
 
 def lost(document: Document, found: ByLayer) -> list[Lost]:
-    """For each output the losses, their sum, and dE/da of it."""
+    """The losses, their sum, and dE/da of each output."""
     outputs: list[Lost] = []
     for spec in document["outputs"]:
         a = there(found[spec["layer"]]["a"])
@@ -81,7 +81,7 @@ def there(values: Values | None) -> Values:
 
 
 def specs(document: Document) -> list[Spec]:
-    """What each kind is told of its layer."""
+    """The `Spec` of each layer."""
     more = {name: document[name] for name in ("seed", "step", "steps", "past")}
     return [{**layer, **more, "shape": np.shape(layer["a"])} for layer in document["layers"]]
 
@@ -92,7 +92,7 @@ def _inputs(document: Document, found: ByLayer, spec: Spec) -> list[Values]:
 
 
 def forward(document: Document, parameters: LayerTensors) -> ByLayer:
-    """For each layer a and the other numbers of its forward pass."""
+    """The numbers of each layer's forward pass, with "a"."""
     found: ByLayer = {}
     for spec, own in zip(specs(document), parameters, strict=True):
         found[spec["number"]] = KINDS[spec["type"]].forward(spec, own, _inputs(document, found, spec))
@@ -102,7 +102,7 @@ def forward(document: Document, parameters: LayerTensors) -> ByLayer:
 def backward(
     document: Document, parameters: LayerTensors, found: ByLayer, outputs: Sequence[Lost]
 ) -> LayerTensors:
-    """Adds dE/da and what belongs to it to what the forward pass found, where something below is trained.
+    """Adds dE/da and the other numbers of the backward pass to `found`, for layers whose output is trained.
     Returns the gradients."""
     gradients: LayerTensors = []
     told = specs(document)
@@ -120,7 +120,7 @@ def backward(
             continue
         numbers["dE_da"] = arriving[at]
         inputs = _inputs(document, found, spec)
-        hands = any(trained.get(source) for source in spec["inputs"])  # whether dE/dx is asked for
+        hands = any(trained.get(source) for source in spec["inputs"])  # whether dE/dx is needed
         back = KINDS[spec["type"]].backward({**spec, "hands": hands}, own, inputs, numbers, arriving[at])
         numbers |= back.numbers
         gradients.insert(0, back.gradients)
@@ -131,20 +131,20 @@ def backward(
 
 
 def owner_of(layer: Spec, name: str) -> tuple[int, str]:
-    """The number of the layer that has a tensor, and its name."""
+    """The number of the layer that owns a tensor, and the tensor's name."""
     return layer["parameters"][name].get("owner", layer["number"]), name
 
 
 def _update(
     document: Document, before: LayerTensors, gradients: LayerTensors, found: list[dict[str, Any]]
 ) -> LayerTensors:
-    """The parameters after the step; adds them, and the state, to what was found."""
+    """Returns the parameters after the step. Adds them and the optimizer's state to `found`."""
     spec = document["optimizer"]
 
     def held(name: str) -> bool:
         return bool(document["hold_biases"]) and is_bias(name)
 
-    sums: dict[tuple[int, str], Values] = {}  # of tensors that several layers use; the others are as they are
+    sums: dict[tuple[int, str], Values] = {}  # the gradients, summed over layers that share a tensor
     for at, name, part in ((at, *one) for at, own in enumerate(gradients) for one in own.items()):
         key = owner_of(document["layers"][at], name)
         sums[key] = sums[key] + part if key in sums else part

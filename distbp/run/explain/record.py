@@ -1,7 +1,7 @@
-"""One sample through a network's tape, with the numbers that its ops read and wrote.
+"""Runs one sample through a network's tape and records the numbers that its ops read and write.
 
-The ops run one by one, by NumPy's definitions, in float64. Nothing is computed here that the tape does not
-compute: every number is an operand of its ops.
+The ops run one by one by NumPy's definitions, in float64. Nothing else is computed here: every number is an
+operand of an op.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from distbp.nn.wiring import DATA
 from distbp.run.explain.kinds import KINDS
 from distbp.run.explain.sample import ends_of
 
-# Operands of these are not kept: weights, again and again.
+# Operands of these ops are not kept: they are weights, which repeat.
 _PASSED_OVER = frozenset({"product_nt", "product_nn", "product_tn", "transpose", "bound", "bound_product"})
 _CELLS = {NumberCell: "number", TableCell: "table", OneHotCell: "one_hot", EmbeddingCell: "embedding"}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one layer computed. `inputs`: what it took; `a`: its output; `d_a`: dE/da, None where nothing
-    below is trained; `numbers`: what lies between, by the names of its kind (`distbp.run.explain.kinds`)."""
+    """The numbers of one layer. `a`: its output. `d_a`: dE/da; None if nothing below is trained. `numbers`:
+    all others, by the names of its kind (`distbp.run.explain.kinds`)."""
 
     inputs: tuple[Array, ...]
     a: Array
@@ -45,8 +45,8 @@ class Seen:
 
 
 class Lost(NamedTuple):
-    """What the loss of one output computed: `losses`, (numbers,), which add up to `loss`, and the gradient
-    `d_a` of that times its factor, in the shape of the output."""
+    """The numbers of one output's loss. `losses`: (numbers,), with the sum `loss`. `d_a`: the gradient of
+    `loss` times its factor, in the shape of the output."""
 
     losses: Array
     loss: float
@@ -55,10 +55,10 @@ class Lost(NamedTuple):
 
 @dataclass(frozen=True)
 class Recording:
-    """`layers`: by number; -1 is what the data enter by, where there is something. `length`: how many steps
-    the row has, None where rows have no lengths. `totals`: as the tape leaves them (see
-    `distbp.engine.totals`). `outputs`: in the order of the losses; `loss`: the sum of all. `parts`: of the
-    gradient of a tensor that several layers use, by layer and name."""
+    """`layers`: by number; -1 is the entry, if there is one. `length`: the steps of the row; None if rows
+    have no lengths. `totals`: as the tape leaves them (see `distbp.engine.totals`). `outputs`: in the order
+    of the losses. `loss`: the sum of all. `parts`: each layer's part of the gradient of a shared tensor, by
+    layer and name."""
 
     length: int | None
     layers: Mapping[int, Seen]
@@ -77,13 +77,14 @@ class _Event:
 
 
 class _Form(NamedTuple):
-    """How the output of a layer lies (see `distbp.nn.layers.base.Value`)."""
+    """The shape and memory layout of a layer's output (see `distbp.nn.layers.base.Value`)."""
 
     shape: Shape
     channels_last: bool
 
     def plain(self, values: Array) -> Array:
-        """Of values, one for each number of the output, channel by channel; others as they are."""
+        """Values in the order of the output, channel by channel. Values of another size are returned
+        unchanged."""
         if not self.channels_last or values.size != math.prod(self.shape):
             return values
         return np.ascontiguousarray(values.reshape(-1, self.shape[0]).T).reshape(values.shape)
@@ -109,9 +110,9 @@ class _Ops:
 def record(
     network: Network, loss: Loss | Losses, vector: Array, x: Array, target: Array, weights: Array, at: Array
 ) -> Recording:
-    """Runs the forward and backward pass of one sample. vector: (size,); x: (1, *row_shape); target: (1,) or
-    (1, targets), as the loss takes it, or as `distbp.nn.losses.several` says. weights: of its targets,
-    (answers,), or (0,). at: the position (`distbp.nn.tape.position`), which decides what is drawn."""
+    """Runs the forward and backward pass of one sample. vector: (size,). x: (1, *row_shape). target: (1,) or
+    (1, targets), as the loss takes it, or as in `distbp.nn.losses.several`. weights: of its targets,
+    (answers,), or (0,). at: the position (`distbp.nn.tape.position`), which decides the random draws."""
     lowered = lower(network, 1, loss, training=True)
     gradient, totals = aligned_vector(network.size, network.dtype), np.zeros(lowered.totals)
     spaces: dict[Space, Array] = {
@@ -149,8 +150,8 @@ def record(
 
 
 def _lost(network: Network, events: Sequence[_Event], length: int | None) -> tuple[Lost, ...]:
-    """What the losses computed. Of several outputs each is added to the sum of all after it is computed."""
-    steps = None if network.carry is None else length  # each has a target
+    """The numbers of the losses. With several outputs, an op adds each loss to the sum after computing it."""
+    steps = None if network.carry is None else length  # each step has a target
     added = [event for event in events if event.row.op.name == "add_losses"]
     joined = [event for event in events if event.row.op.name == "join_loss"] or added
     return tuple(
@@ -164,13 +165,13 @@ def _lost(network: Network, events: Sequence[_Event], length: int | None) -> tup
 
 
 def _weighed(added: _Event) -> Array:
-    """The losses of the targets, (targets, numbers), with their weights."""
+    """The losses of the targets, (targets, numbers), times their weights."""
     losses, weights = added.before[0] * added.row.real[0], added.before[1]
     return losses * weights if len(weights) else losses
 
 
 def _entered(network: Network, vector: Array, x: Array) -> Array:
-    """What the first layer takes of the one row x, (1, *row_shape)."""
+    """The input of the first layer for the row x (1, *row_shape)."""
     if network.entry is None:
         return x.reshape(-1)[: math.prod(network.input_shape)].reshape(network.input_shape).copy()
     alone = Network((), network.input_shape, network.dtype, entry=network.entry)
@@ -182,9 +183,9 @@ def _entered(network: Network, vector: Array, x: Array) -> Array:
 def _run_all(
     network: Network, lowered: Lowered, spaces: Mapping[Space, Array], ends: Mapping[int, int]
 ) -> tuple[list[_Event], list[Array], dict[int, Array]]:
-    """Events, the output of each layer, and dE/da where there is one. A buffer is read when it is complete:
-    an output before an op of a later layer, dE/da before an op of its own layer or one below. ends: the
-    steps of outputs with lengths; what lies past them is left out."""
+    """Runs all ops. Returns the events, the output of each layer, and dE/da by layer. A buffer is read once
+    it is complete: an output before an op of a later layer, dE/da before an op of its own layer or one below.
+    ends: the steps of outputs with lengths; steps past them are left out."""
     events: list[_Event] = []
     outputs: list[Array] = []
     arrived: dict[int, Array] = {}
@@ -211,7 +212,7 @@ def _run_all(
         while len(outputs) < len(network.layers) and not 0 <= row.layer <= len(outputs):
             index = len(outputs)
             outputs.append(read(index, lowered.activations[index]))
-        if not forward and (row.layer >= 0 or events[-1].row.layer >= 0):  # not of the loss
+        if not forward and (row.layer >= 0 or events[-1].row.layer >= 0):  # not an op of the loss
             for index, ref in enumerate(lowered.gradients):
                 if ref is not None and index not in arrived and row.layer <= index:
                     arrived[index] = read(index, ref)
@@ -228,7 +229,7 @@ def _run(row: Row, spaces: Mapping[Space, Array], longest: int) -> _Event:
 
 
 def _slope(event: _Event) -> Array:
-    """f'(z), as the backward op of an activation has it: what it makes of ones."""
+    """f'(z): the result of an activation's backward op for ones."""
     kept, y, dy, _ = event.before
     ones = np.ones_like(dy)
     event.row.op.define(kept, y, ones, np.empty((0, dy.shape[-1])), event.row.whole, event.row.real)
@@ -236,7 +237,7 @@ def _slope(event: _Event) -> Array:
 
 
 def spec_of(network: Network, index: int) -> dict[str, Any]:
-    """What a kind is told of a layer (see `distbp.run.explain.numbers.Spec`)."""
+    """The description of a layer for its kind (see `distbp.run.explain.numbers.Spec`)."""
     layer = network.layer(index)
     return {
         "number": index,
@@ -248,7 +249,7 @@ def spec_of(network: Network, index: int) -> dict[str, Any]:
 
 
 def _entry_options(entry: Columns) -> dict[str, Any]:
-    """Of each cell how it becomes columns, as plain values."""
+    """The options of each cell of an entry, as plain values."""
     cells = []
     for column, cell in zip(entry.names, entry.cells, strict=True):
         found = {"kind": _CELLS[type(cell)], "column": column, "width": cell.width, **asdict(cell)}
@@ -260,8 +261,8 @@ def _entry_options(entry: Columns) -> dict[str, Any]:
 
 
 def options_of(layer: Any) -> dict[str, Any]:
-    """The options of a layer that decide what it computes, as plain values: all but its place in the network
-    and how its parameters were drawn."""
+    """The options of a layer that decide its results, as plain values: all but its inputs, name and
+    initializers."""
     if isinstance(layer, Columns):
         return _entry_options(layer)
     unsaid = {"type", "name", "inputs", *initializers_of(layer)}

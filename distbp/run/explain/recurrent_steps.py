@@ -1,7 +1,7 @@
-"""LSTM and GRU once more, step by step, in plain NumPy (see `loops`).
+"""Computes LSTM and GRU step by step in plain NumPy (see `loops`).
 
-Weights have the rows of each gate one below the other: of the LSTM i, f, g, o; of the GRU r, z, n. x: (steps,
-features); h, c: the state and the memory before the first step, (units,).
+The weights hold the rows of the gates one below the other: i, f, g, o for the LSTM; r, z, n for the GRU. x:
+(steps, features). h, c: (units,), the state and the memory before the first step.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from distbp.run.explain.numbers import Tensors, Values
 
-Found = dict[str, Values]  # (steps, units) each, in the order in which a direction goes
+Found = dict[str, Values]  # (steps, units) each, in the order of the direction
 
 
 def _sigmoid(z: Values) -> Values:
@@ -18,7 +18,7 @@ def _sigmoid(z: Values) -> Values:
 
 
 def _shifted(first: Values, h: Values) -> Values:
-    """What was there before each step."""
+    """The state before each step."""
     return np.concatenate([first[np.newaxis], h[:-1]])
 
 
@@ -90,7 +90,7 @@ def gru(own: Tensors, x: Values, h: Values) -> Found:
 def gru_back(
     own: Tensors, x: Values, h: Values, seen: Found, d_a: Values
 ) -> tuple[Found, dict[str, Values], Values]:
-    """As `lstm_back`."""
+    """See `lstm_back`."""
     w, u = own["weight"], own["recurrent_weight"]
     r, z, n, q = (seen[name] for name in ("reset", "update", "candidate", "inner"))
     before = _shifted(h, seen["states"])

@@ -1,4 +1,4 @@
-"""Losses and update rules once more, number by number (see `loops`)."""
+"""Computes losses and update rules number by number (see `loops`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from distbp.run.explain.numbers import Spec, Values
 
-Pair = tuple[list[float], list[float]]  # losses, which add up to E; and dE/da
+Pair = tuple[list[float], list[float]]  # losses with the sum E, and dE/da
 
 
 def _log(p: float) -> float:
@@ -35,7 +35,7 @@ def _poisson(y: float, t: float, log_input: bool) -> tuple[float, float]:
     return y - t * math.log(y + 1e-8), 1 - t / (y + 1e-8)
 
 
-# Losses of values: the loss of one output and its derivative. Divided by the outputs but where said.
+# Losses of values: the loss of one output and its derivative, before division by the number of outputs.
 _VALUES: Mapping[str, Callable[[Spec, float, float], tuple[float, float]]] = {
     "quadratic": lambda s, y, t: ((y - t) ** 2 / 2, y - t),
     "mse": lambda s, y, t: ((y - t) ** 2, 2 * (y - t)),
@@ -52,7 +52,7 @@ _VALUES: Mapping[str, Callable[[Spec, float, float], tuple[float, float]]] = {
 
 
 def loss_of(spec: Spec, y: Values, target: Any) -> Pair:
-    """The losses that add up to E, and dE/da, (outputs,)."""
+    """The losses, whose sum is E, and dE/da, (outputs,)."""
     kind, outputs = spec["type"], len(y)
     if kind in _VALUES:
         summed = kind in ("quadratic", "perceptron") or spec.get("outputs") == "sum"
@@ -81,7 +81,7 @@ def loss_of(spec: Spec, y: Values, target: Any) -> Pair:
 
 
 def clipped(spec: Spec, gradients: Mapping[Any, Values]) -> dict[Any, Values]:
-    """The gradients after the limits of the job: of their norm together, then of each number."""
+    """The gradients after clipping: first by their joint norm, then each number."""
     norm, value = spec["clip"]["norm"], spec["clip"]["value"]
     factor = 1.0
     if norm is not None:
@@ -92,7 +92,7 @@ def clipped(spec: Spec, gradients: Mapping[Any, Values]) -> dict[Any, Values]:
 
 
 def updated(spec: Spec, w: float, g: float, state: Mapping[str, float], decays: bool) -> tuple[float, Any]:
-    """One number after the update, and its state. g: after clipping."""
+    """One parameter after the update, and its state. g: its gradient after clipping."""
     kind, rate, step = spec["type"], spec["learning_rate"], spec["update"]
     if decays:
         g += spec["penalties"]["l2"] * w + spec["penalties"]["l1"] * float(np.sign(w))

@@ -1,6 +1,6 @@
-"""The row that a step is explained for, as the engine takes it.
+"""The row for which a step is explained, as the engine takes it.
 
-Of windows of series it is a row of the step's batch: only those have states that the step before has left.
+With windows of series it is a row of the step's batch, because only these have states from the step before.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from distbp.nn.wiring import DATA
 
 
 class Sample(NamedTuple):
-    """`number`: as it was asked for; `row`: of the training set. x: (1, *row_shape); target: (1, ...), as the
-    loss takes it. `weights`: of the targets, (targets, 1), which add up to 1; (0, 1) where a row has one.
-    `lane`: the number of its states among those of all shards; 0 where there are none."""
+    """`number`: as the caller gave it. `row`: its number in the training set. `x`: (1, *row_shape). `target`:
+    (1, ...), as the loss takes it. `weights`: of the targets, (targets, 1), with the sum 1; (0, 1) for a row
+    with one target. `lane`: the number of its states among those of all shards; 0 without states."""
 
     number: int
     row: int
@@ -34,7 +34,7 @@ class Sample(NamedTuple):
 
 
 def check_call(blueprint: Blueprint, sample: int, step: int) -> None:
-    """Raises ArgumentError where there is no such sample or step."""
+    """Raises ArgumentError if the sample or the step does not exist."""
     rows, steps = blueprint.rows["train"], blueprint.total_steps
     if not 0 <= step < steps:
         raise ArgumentError(
@@ -54,8 +54,8 @@ def check_call(blueprint: Blueprint, sample: int, step: int) -> None:
 def sample_of(
     blueprint: Blueprint, network: Network, worker: Worker, data: Holdings, number: int, step: int
 ) -> Sample:
-    """The row, once the steps before are done. Raises ArgumentError where it has no steps, or weighs
-    nothing."""
+    """The sample, after the steps before it. Raises ArgumentError if the row has no steps or the weight
+    0."""
     row, lane = _in_batch(blueprint, worker, number, step) if blueprint.series else (number, 0)
     rows, _ = data.train(0)
     x = aligned_vector(math.prod(network.row_shape), network.input_dtype).reshape(1, *network.row_shape)
@@ -78,7 +78,7 @@ def sample_of(
 
 
 def _in_batch(blueprint: Blueprint, worker: Worker, number: int, step: int) -> tuple[int, int]:
-    """The row of the training set that a row of the batch is, and its lane among those of all shards."""
+    """Maps the number of a row in the batch to its row in the training set and its lane of all shards."""
     lanes = blueprint.sharding().slice_rows(0, 0)
     slices = [worker.rows(step, shard) for shard in range(blueprint.shards)]
     places = [
@@ -88,8 +88,8 @@ def _in_batch(blueprint: Blueprint, worker: Worker, number: int, step: int) -> t
 
 
 def ends_of(network: Network, x: Array) -> dict[int, int]:
-    """How many steps the one row x has: of the data, -1, and of the output of each layer; of those with
-    lengths."""
+    """The numbers of steps of the row x: of the data (-1) and of the output of each layer. Only data and
+    outputs with lengths are included."""
     row = x.reshape(-1)
     own = {DATA: int(row[math.prod(network.input_shape)])} if network.lengths else {}
     for index, one in enumerate(network.named_inputs):
@@ -103,7 +103,7 @@ def ends_of(network: Network, x: Array) -> dict[int, int]:
 
 
 def with_states(network: Network, vector: Array, before: Array, lane: int) -> Array:
-    """The vector, with the states that a lane has in `before` as those of the only row."""
+    """A copy of the vector in which the only row has the states of a lane of `before`."""
     found = aligned_vector(network.size, network.dtype)
     found[:] = vector
     for tensor in network.states:

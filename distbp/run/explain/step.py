@@ -1,13 +1,13 @@
-"""One step of one sample with every number, by the engine (`distbp explain`).
+"""Explains one step of one sample with every number of the engine (`distbp explain`).
 
 The equations are those of M. Nielsen, "Neural Networks and Deep Learning", chapter 2. With delta = dE/dz,
 
     BP1   delta = dE/da * f'(z)                      of an output
-    BP2   dE/da = W^T delta of the layer after       of every other layer; then delta as in BP1
+    BP2   dE/da = W^T delta of the next layer        of every other layer; then delta as in BP1
     BP3   dE/db = delta
     BP4   dE/dw = delta * (the input of the weight)
 
-The step is that of a batch of this sample alone, in float64, so its weight in the loss divides out.
+The step uses a batch of only this sample, in float64. So the sample's weight in the loss cancels.
 """
 
 from __future__ import annotations
@@ -59,11 +59,12 @@ def explain_job(
     given: Mapping[str, Any] | None = None,
     watch: Callable[[int, float], None] = lambda done, loss: None,
 ) -> Explanation:
-    """Trains `step` steps of the job in float64, and explains the next one for one row of the training set.
+    """Trains `step` steps of the job in float64, and explains the next step for one row of the training set.
+    Waits.
 
-    `hold_biases`: they stay as they are in every step. `folder`, `given`: as in `train`. watch: is
-    told, before each update, how many came before and the loss of its batch. Waits. Raises ArgumentError,
-    JobError, DataError, NumericsError.
+    sample: the number of the row. hold_biases: no step changes the biases. folder, given: as in `train`.
+    watch: called before each update with the number of earlier updates and the loss of the batch. Raises
+    ArgumentError, JobError, DataError, NumericsError.
     """
     check_job(job)
     if job.optimizer.type not in CHAINS:
@@ -186,7 +187,7 @@ def _explained(
 
 def _outputs(network: Network, job: TrainingJob, found: Recording, sample: Sample) -> tuple[OutputStep, ...]:
     heads = heads_of(job.loss, network.answer_shapes)
-    if network.carry is not None:  # of one output; each step has a target
+    if network.carry is not None:  # one output, with a target for each step
         number, (head,), (lost,) = network.outputs[0], heads, found.outputs
         a, steps = found.layers[number].a, found.length
         target = sample.target.reshape(network.answers, -1)[:steps]
@@ -209,7 +210,7 @@ def _outputs(network: Network, job: TrainingJob, found: Recording, sample: Sampl
 
 
 def _apply(server: ParameterServer, step: int, whole: Contribution, held: list[Tensor]) -> None:
-    """One update; what is held stays, and its gradient counts as 0."""
+    """Applies one update. The tensors in `held` stay unchanged, and their gradients count as 0."""
     kept = [server.vector[t.start : t.stop].copy() for t in held]
     for tensor in held:
         whole.gradient[tensor.start : tensor.stop] = 0

@@ -1,4 +1,4 @@
-"""One step in words and columns, at most 80 wide."""
+"""One step as text in lines of at most 80 characters."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from distbp.run.explain.numbers import Columns, LayerStep, Parameter
 from distbp.run.explain.update_words import of_tensor, rule_of
 from distbp.run.explain.words import Place, at, number, places, plain
 
-MOST_UNITS, MOST_WEIGHTS = 8, 8  # of one layer, and of one tensor
+MOST_UNITS, MOST_WEIGHTS = 8, 8  # of a layer, and of a tensor
 WIDTH = 80
 
 
 def lines(found: Explanation) -> Iterator[str]:
-    """The whole step; of large layers the first numbers, and how many are left out."""
+    """Yields the lines about the whole step. Large layers are shown by their first numbers and the count of
+    the rest."""
     yield from _title(found)
     yield ""
     yield "FORWARD"
@@ -99,7 +100,7 @@ def _at(values: Array | None, place: Place) -> float | None:
 
 
 def _numbers(layer: LayerStep, told: Formulas, tables: Sequence[Columns]) -> Iterator[str]:
-    """Tables of the first numbers; the first one names its places."""
+    """Yields tables of the first numbers, with the names of their places."""
     for columns in tables:
         values = [layer.get(name) for _, name in columns]
         chosen = list(places(values[0].shape, MOST_UNITS))
@@ -156,7 +157,7 @@ def _backward(found: Explanation, layer: LayerStep) -> Iterator[str]:
 
 
 def _chain(layer: LayerStep, told: Formulas, one: Parameter) -> Iterator[str]:
-    """Each weight's derivative by the chain rule, its factors written out."""
+    """Yields the derivatives of weights by the chain rule, with their factors."""
     weight = told.weights[one.name]
     chosen = weight.places(one.given.shape, MOST_WEIGHTS)
     yield from _wrapped(f"BP4  {weight.rule}")
@@ -182,7 +183,7 @@ def _update(found: Explanation) -> Iterator[str]:
         told = Formulas(found, layer)
         for one in layer.parameters:
             if one.owner not in (None, layer.number):
-                continue  # it is told with its owner
+                continue  # shown with its owner
             chosen = told.weights[one.name].places(one.before.shape, MOST_WEIGHTS)
             yield ""
             yield f"{layer.words}, {one.name}  {of_tensor(found, one)}".rstrip()

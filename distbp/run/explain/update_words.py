@@ -1,5 +1,4 @@
-"""The update of a step in words, with its numbers: g is what becomes of dE/dw before the rule of the
-optimizer."""
+"""The update of a step in words, with its numbers. g is dE/dw after clipping, penalties and coupled decay."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def rule_of(found: Explanation) -> list[str]:
-    """The lines of the rule, as it is for tensors that decay and have no rate of their own."""
+    """The lines of the rule for tensors that decay and have no factor on the learning rate."""
     spec, rate = found.optimizer, plain(found.learning_rate)
     made = _gradient(found)
     kept = "w"
@@ -29,7 +28,7 @@ def rule_of(found: Explanation) -> list[str]:
 
 
 def of_tensor(found: Explanation, one: Parameter) -> str:
-    """What is another rule for one tensor, in brackets, or ""."""
+    """How the rule differs for one tensor, in brackets; "" if it does not."""
     words = ["held"] if found.hold_biases and is_bias(one.name) else []
     words += [f"learning rate times {plain(one.rate)}"] if one.rate != 1 else []
     words += ["without decay"] if not one.decays and (any(found.penalties.values()) or _decay(found)) else []
@@ -41,7 +40,7 @@ def _decay(found: Explanation) -> float:
 
 
 def _gradient(found: Explanation) -> str:
-    """What g is, where it is not dE/dw alone: limited, then with what makes weights smaller."""
+    """The formula of g; "" if it is just dE/dw. It has clipping first, then penalties and decay."""
     norm, value = found.clip["norm"], found.clip["value"]
     text = "dE/dw"
     if norm is not None:
@@ -56,7 +55,7 @@ def _gradient(found: Explanation) -> str:
 
 
 def _length(found: Explanation) -> float:
-    """The norm of all derivatives together, each tensor once; of what is held they count as 0."""
+    """The joint norm of all gradients. Each tensor counts once; held biases count as 0."""
     tensors = {(layer.number if p.owner is None else p.owner, p.name): p for layer in found.layers
                for p in layer.parameters}  # fmt: skip
     trained = [p for p in tensors.values() if not (found.hold_biases and is_bias(p.name))]
@@ -68,7 +67,7 @@ Rule = list[str]
 
 def _momentum(spec: Mapping[str, Any], rate: str, kept: str, update: int) -> Rule:
     mu, nesterov = plain(spec["momentum"]), spec["type"] == "nesterov"
-    if spec["convention"] == "keras":  # with b = -v, as the engine keeps it
+    if spec["convention"] == "keras":  # the engine keeps b = -v
         return [f"b <- {mu} b + {rate} g", "w <- w - " + (f"({rate} g + {mu} b)" if nesterov else "b")]
     return [f"b <- {mu} b + g", f"w <- w - {rate} " + (f"(g + {mu} b)" if nesterov else "b")]
 

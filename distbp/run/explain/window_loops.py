@@ -1,4 +1,4 @@
-"""Convolution and pooling once more, window by window (see `loops`)."""
+"""Computes convolution and pooling window by window (see `loops`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distbp.run.explain.loops import Values
 
 
 class Grid(NamedTuple):
-    """Sizes are (down, right)."""
+    """The windows over an image. Sizes are (down, right)."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -20,7 +20,8 @@ class Grid(NamedTuple):
     before: tuple[int, int]  # zeros above and to the left
 
     def places(self, size: tuple[int, ...], y: int, x: int) -> Iterator[tuple[int, int, int, int]]:
-        """Of the window (y, x): places in it, and in the image; without those in the padding."""
+        """Yields each place (u, v) in the window (y, x) with its (row, column) in the image, without
+        padding."""
         for u in range(self.kernel[0]):
             for v in range(self.kernel[1]):
                 row = y * self.stride[0] - self.before[0] + u * self.dilation[0]
@@ -29,8 +30,8 @@ class Grid(NamedTuple):
                     yield u, v, row, column
 
     def around(self, out: tuple[int, ...], row: int, column: int) -> Iterator[tuple[int, int, int, int]]:
-        """Of a number of the image: its places in windows, and the windows (y, x), of which there are
-        `out`."""
+        """Yields the place (u, v) of an image's number in each window (y, x) that contains it. out: the
+        numbers of windows (down, right)."""
         for u in range(self.kernel[0]):
             y, rest = divmod(row + self.before[0] - u * self.dilation[0], self.stride[0])
             if rest or not 0 <= y < out[0]:
@@ -58,7 +59,7 @@ def grid_of(options: Mapping[str, Any]) -> Grid:
 def convolution(
     options: Mapping[str, Any], w: Values, b: Values, x: Values, shape: tuple[int, ...]
 ) -> Values:
-    """z[f, y, x] = b[f] + sum of w[f, c, u, v] * (the number that stands there); shape: of z."""
+    """z[f, y, x] = b[f] + sum of w[f, c, u, v] * (the number at that place). shape: of z."""
     grid, z, many = grid_of(options), np.zeros(shape), shape[0] // options["groups"]
     for f, i, j in np.ndindex(*shape):
         first = f // many * w.shape[1]
@@ -74,7 +75,8 @@ def convolution(
 def convolution_back(
     options: Mapping[str, Any], w: Values, x: Values, delta: Values
 ) -> tuple[dict[str, Values], Values]:
-    """Each window adds delta * (its number) to the weight, and delta * (the weight) to its number."""
+    """The gradients and dE/dx. Each window adds delta * number to the weight's gradient, and delta * weight
+    to the number's derivative."""
     grid, many = grid_of(options), delta.shape[0] // options["groups"]
     d_w, d_x = np.zeros_like(w), np.zeros_like(x)
     for f, i, j in np.ndindex(*delta.shape):
@@ -87,13 +89,13 @@ def convolution_back(
 
 
 def chosen_place(grid: Grid, x: Values, c: int, i: int, j: int) -> tuple[int, int]:
-    """The place of the largest number of a window: the first of equal ones."""
+    """The place (row, column) of the largest number of a window; of equal numbers the first."""
     places = [(row, column) for _, _, row, column in grid.places(x.shape[1:], i, j)]
     return max(places, key=lambda place: (x[(c, *place)], -places.index(place)))
 
 
 def pool(largest: bool, options: Mapping[str, Any], x: Values, shape: tuple[int, ...]) -> Values:
-    """The largest number of each window, or the average, in which padding counts as 0."""
+    """The largest number of each window, or its average, in which padding counts as 0."""
     grid, y = grid_of(options), np.zeros(shape)
     for c, i, j in np.ndindex(*shape):
         if largest:
@@ -105,7 +107,7 @@ def pool(largest: bool, options: Mapping[str, Any], x: Values, shape: tuple[int,
 
 
 def pool_back(largest: bool, options: Mapping[str, Any], x: Values, d_y: Values) -> Values:
-    """dE/dx: all of dE/dy to the largest number, or an equal part to each."""
+    """dE/dx: the largest number of a window gets all of dE/dy, or each number an equal part."""
     grid, d_x = grid_of(options), np.zeros_like(x)
     for c, i, j in np.ndindex(*d_y.shape):
         if largest:

@@ -1,1 +1,1 @@
-"""How fast a job will be."""
+"""Predicts the speed of a job."""

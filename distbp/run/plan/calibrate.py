@@ -1,7 +1,7 @@
 """Measures the constants of `distbp.run.plan.speed_model` on this machine, within about two seconds.
 
-The exchange is measured alone, between processes as in training: `python -m distbp.run.plan.calibrate` is a
-worker that computes nothing and only writes its sums.
+The exchange is measured separately, between processes as in training. `python -m distbp.run.plan.calibrate`
+runs a worker that computes nothing and only writes its sums.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from distbp.team.exchange.segment import Range, Segment, SegmentHandle
 from distbp.team.exchange.worker_port import WorkerPort
 from distbp.team.inline import InlineTeam
 
-WORKERS = 2  # of a measured exchange
-SMALL = 1_000  # floats that take no time, so that what is left is wake-ups
+WORKERS = 2  # in the measured exchange
+SMALL = 1_000  # floats; joining so few takes no time, so the rest is wake-ups
 MEASURE_S = 0.3  # for each quantity
-WARM_STEPS = 3  # the first of them binds programs and starts threads
-PIECES = 32  # of a measurement, at the least: what other programs do to some of them does not count
-PATIENCE_S = 30.0  # for a process that measures with us
+WARM_STEPS = 3  # not measured: the first step binds programs and starts threads
+PIECES = 32  # the fewest pieces of a measurement, so that other programs disturb only some of them
+PATIENCE_S = 30.0  # the longest wait for a helper process
 _TOTALS = 3
 
 
 def measure_work(blueprint: Blueprint, data: Holdings, seconds: float = MEASURE_S) -> Work:
-    """Times steps of the job in this process. Does not train: parameters are thrown away.
+    """Times steps of the job in this process for about `seconds` per quantity. The parameters are discarded.
 
     Call it within `one_blas_thread`.
     """
@@ -88,12 +88,12 @@ def measure_work(blueprint: Blueprint, data: Holdings, seconds: float = MEASURE_
 
 
 def _inline_step(blueprint: Blueprint, data: Holdings, seconds: float) -> float | None:
-    """Seconds of a step without workers, from a training that is thrown away; None where the job is too
-    short, or ends in NaN at once."""
+    """The seconds of a step without workers, from a training that is discarded. None if the job is too short
+    or gives NaN at once."""
     vector = blueprint.network().initialize(blueprint.job.seed)
     team = InlineTeam(blueprint, data, Snapshot(0, {"vector": vector}))
     deadline, step, ahead = math.inf, 0, 1
-    times: list[float] = []  # of a step, piece by piece
+    times: list[float] = []  # seconds of a step, for each piece
     try:
         while step < blueprint.total_steps and (began := time.perf_counter()) < deadline:
             reached = team.run(step, min(step + ahead, blueprint.total_steps), NO_PLATEAU, lambda: False)
@@ -103,15 +103,15 @@ def _inline_step(blueprint: Blueprint, data: Holdings, seconds: float) -> float 
                 deadline = min(deadline, began + seconds)
             step, ahead = reached, 2 * ahead if took < seconds / PIECES else ahead
     except NotFiniteError:
-        pass  # what was measured holds
+        pass  # the steps measured before count
     finally:
         team.close()
     return statistics.median(times) if times else None
 
 
 def _jitter(times: list[float]) -> float:
-    """Relative spread of the middle half; what lies outside is other programs' work. For a normal
-    distribution the quartiles are 1.349 standard deviations apart."""
+    """The relative standard deviation, estimated from the quartiles, because other programs disturb the
+    tails. In a normal distribution the quartiles are 1.349 standard deviations apart."""
     if len(times) < 8:
         return 0.0
     low, middle, high = statistics.quantiles(times, n=4)
@@ -119,8 +119,8 @@ def _jitter(times: list[float]) -> float:
 
 
 def measure_machine(floats: int, dtype: np.dtype[Any], seconds: float = MEASURE_S) -> Machine:
-    """Times wake-ups between processes, and joins of vectors of `floats`; network constants are
-    `Machine`'s own."""
+    """Times wake-ups between processes, and joins of vectors of `floats` numbers. The other constants are the
+    defaults of `Machine`."""
     join_s = statistics.median(join_times(floats, dtype, seconds / 3))
     round_s = statistics.median(exchange_times(SMALL, dtype, seconds=seconds))
     standard = Machine(settings.processors())
@@ -129,7 +129,7 @@ def measure_machine(floats: int, dtype: np.dtype[Any], seconds: float = MEASURE_
 
 
 def join_times(floats: int, dtype: np.dtype[Any], seconds: float) -> list[float]:
-    """Seconds that it takes to add one vector to another."""
+    """The seconds of repeated additions of one vector to another."""
     left, right = aligned_vector(floats, dtype), aligned_vector(floats, dtype)
     left.fill(0)
     right.fill(0)
@@ -139,8 +139,8 @@ def join_times(floats: int, dtype: np.dtype[Any], seconds: float) -> list[float]
 def exchange_times(
     floats: int, dtype: np.dtype[Any], workers: int = WORKERS, seconds: float = MEASURE_S, threads: int = 1
 ) -> list[float]:
-    """Seconds of each of many rounds of a shared-memory exchange without training: publish, every worker
-    writes all `floats` of its slot, and the server joins them on `threads` threads. Raises ExchangeError."""
+    """The seconds of each round of a shared-memory exchange without training: publish, every worker writes
+    all `floats` of its slot, and the server joins them on `threads` threads. Raises ExchangeError."""
     segment = seg.create(floats, dtype, _TOTALS, attempt=1)
     local = LocalWorkers(segment)
     with ExitStack() as stack:
@@ -168,12 +168,12 @@ def exchange_times(
                 for one in waiting:
                     one.result()
 
-        one_round()  # the helpers have started
+        one_round()  # waits until the helpers have started
         return repeat(one_round, seconds)
 
 
 def repeat(action: Callable[[], None], seconds: float) -> list[float]:
-    """Seconds of each of at least three calls, after one to warm up."""
+    """The seconds of each of at least three calls, after a call to warm up."""
     action()
     times: list[float] = []
     until = time.perf_counter() + seconds
@@ -212,8 +212,8 @@ def _start_helper(segment: Segment, me: int, workers: int) -> subprocess.Popen[b
 
 
 class _Writer:
-    """Stands for a worker: writes its sums in place, as a backward pass does, and computes nothing. It copies
-    none from elsewhere: no worker does, and beyond a cache's size it would be much of what is measured."""
+    """Replaces a worker. It computes nothing and writes its sums in place, as a backward pass does. It does
+    not copy them: no worker does, and a copy larger than a cache would dominate the measurement."""
 
     def compute(self, step: int, block: Block, gradient: Array, totals: Array) -> None:
         gradient.fill(1)
@@ -230,7 +230,7 @@ def _help(words: str) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """A helper outlives nobody, kill -9 included."""
+    """Ends this helper process when its parent has ended, even by kill -9."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

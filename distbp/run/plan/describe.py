@@ -1,4 +1,4 @@
-"""A job from the outside: its layers, what a step of it costs, and its tape, op by op (`distbp describe`)."""
+"""Describes a job: its layers, the costs of a step, and its tape op by op (`distbp describe`)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ from distbp.run.train import by_split, check_job
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """`number`: None of the entry, by which the columns of a table enter. `sources`: the numbers of the
-    layers that it takes, -1 the data. `parameters`: how many; `flops`: of its ops, for one sample in one
-    step."""
+    """`number`: None for the entry of a table's columns. `sources`: the numbers of the layers that it takes;
+    -1: the data. `parameters`: their number. `flops`: of its ops, for one sample in one step."""
 
     number: int | None
     type: str
@@ -45,7 +44,7 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class Operand:
-    """Elements [start, stop) of a space, as a matrix. `tensor`: its path, where it is one."""
+    """Elements [start, stop) of a space, as a matrix. `tensor`: the path of a tensor; None for others."""
 
     space: str
     start: int
@@ -62,10 +61,9 @@ class Operand:
 
 @dataclass(frozen=True)
 class TapeRow:
-    """One op. `section`: forward, loss, backward or update. `layer`: its number; None where it is of none.
-    `whole`, `real`: the op's own numbers. `flops`, `seconds`: for one slice, or of an update, for all
-    parameters. `share`: of the step, in which all but updates run once for each shard and copy of the
-    parameters."""
+    """One op. `section`: forward, loss, backward or update. `layer`: its number; None: no layer. `whole`,
+    `real`: the op's own numbers. `flops`, `seconds`: for one slice; for an update, for all parameters.
+    `share`: of the step's time; all ops but updates run once for each shard and copy of the parameters."""
 
     number: int
     section: str
@@ -82,8 +80,8 @@ class TapeRow:
 
 @dataclass(frozen=True)
 class Description:
-    """`flops`: of all ops of one step. `work`: numbers that the tape of one slice works in.
-    `memory`: what training takes, in bytes by what for. `tape`: None where it was not asked for."""
+    """`flops`: of all ops of one step. `work`: the numbers in the work space of one slice. `memory`: the
+    bytes that training needs, by purpose. `tape`: None unless requested."""
 
     name: str
     input_shape: Shape
@@ -102,7 +100,7 @@ class Description:
 
     def to_json(self) -> dict[str, Any]:
         found = asdict(self)
-        del found["graph"]  # which is there to be drawn
+        del found["graph"]  # used only for drawing
         return found
 
 
@@ -110,14 +108,14 @@ class Description:
 def describe_job(
     job: TrainingJob, folder: str | Path = ".", *, tape: bool = False, given: Mapping[str, Any] | None = None
 ) -> Description:
-    """Opens the job's data and says what its network is. `tape`: also lists its ops, and measures each
-    of them alone, on random data; waits. `folder`, `given`: as in `train`. Raises JobError, DataError."""
+    """Opens the job's data and describes its network. `tape`: also list its ops and measure each of them on
+    random data, which takes time. `folder`, `given`: as in `train`. Raises JobError, DataError."""
     check_job(job)
     splits = open_splits(job, path_given(folder, "folder"), by_split(given))
     blueprint = make_blueprint(job, splits)
     network, slice_rows = blueprint.network(), blueprint.sharding().slice_rows(0, 0)
     lowered = lower(network, slice_rows, job.loss, training=not job.optimizer.copies)
-    updates = [] if job.optimizer.whole_batch else Rule(blueprint.update_rule()).rows  # its moves are no ops
+    updates = [] if job.optimizer.whole_batch else Rule(blueprint.update_rule()).rows  # updates without ops
     data, threads = splits.copied_bytes(job), settings.processors()
     need = needed(
         job, blueprint.input_shape, blueprint.rows, entry=blueprint.entry, data=data, threads=threads
@@ -147,7 +145,7 @@ def describe_job(
 
 
 def _runs(blueprint: Blueprint) -> int:
-    """How often a shard runs its slice in a step: with the parameters, and with each copy of them."""
+    """How often a shard runs its slice in a step: once with the parameters and once with each copy."""
     return 1 + blueprint.job.optimizer.copies
 
 
@@ -194,7 +192,7 @@ def _tape(
     ops, runs = lowered.rows, blueprint.shards * _runs(blueprint)
     rule = Rule(blueprint.update_rule())
     spaces, slices = random_slice(blueprint, network, lowered, slice_rows, weighted)
-    alone = [row.of_all_steps() for row in ops]  # whatever lengths were drawn
+    alone = [row.of_all_steps() for row in ops]  # independent of the drawn lengths
     of_network = op_seconds(alone, spaces, slices, slice_rows, kernels, network)
     stretch = min(count, PIECE)
     spaces, slices = random_vectors(rule, network, stretch)
@@ -226,7 +224,8 @@ def _tape(
 
 
 def _sections(ops: Sequence[Row]) -> list[str]:
-    """Of each op: the loss comes after the forward pass, and a layer after it is of the backward pass."""
+    """The section of each op. The loss follows the forward pass, and the layers' ops after it are the
+    backward pass."""
     loss = next(number for number, row in enumerate(ops) if row.layer == LOSS)
     after = [number for number, row in enumerate(ops) if number > loss and row.layer != LOSS]
     backward = after[0] if after else len(ops)
@@ -236,7 +235,8 @@ def _sections(ops: Sequence[Row]) -> list[str]:
 def _operands(
     row: Row, rows: int, slots: Sequence[str] | None, network: Network, weighted: bool
 ) -> tuple[Operand, ...]:
-    """Those that are there. slots: of an update rule, by name; None: the op is the network's."""
+    """The operands of an op, without empty ones. slots: the names of an update rule's slots; None: the op
+    belongs to the network."""
     found = []
     for ref, letter in zip(row.refs, row.op.operands, strict=True):
         m, n = ref.shape(rows)

@@ -1,4 +1,4 @@
-"""How long each op of a step takes: all run in their order, on random data, on one core."""
+"""Measures the time of each op of a step. All run in their order, on random data, on one core."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from distbp.nn.tape import Row, Space, position
 from distbp.optim.parts import Rule, Step, Vector
 
 Slices = tuple[Array, Array | None, Array | None]  # inputs, targets, weights
-PASSES = 9  # through all ops, for the median of each
+PASSES = 9  # through all ops; an op's time is their median
 
 
 def random_slice(
     blueprint: Blueprint, network: Network, lowered: Lowered, slice_rows: int, weighted: bool
 ) -> tuple[dict[Space, Array], Slices]:
-    """Spaces for a slice, with numbers that every op can take."""
+    """The spaces for a slice, with random numbers that are valid for every op, and its rows."""
     draw, dtype, answers = np.random.default_rng(0), network.dtype, slice_rows * network.answers
     heads = heads_of(blueprint.job.loss, network.answer_shapes)
     spaces = {
@@ -49,7 +49,8 @@ def random_slice(
 
 
 def random_vectors(rule: Rule, network: Network, count: int) -> tuple[dict[Space, Array], Slices]:
-    """The same for a rule, whose slots have the numbers of the spaces inputs, weights and targets."""
+    """Like `random_slice`, for a rule. Its slots have the numbers of the spaces inputs, weights and
+    targets."""
     constants = rule.constants([Step(1, 1e-9, 1.0)])[0, 1]
     first, second, third = (aligned_vector(count, network.dtype) for _ in range(3))
     spaces = {
@@ -67,12 +68,12 @@ def op_seconds(
     kernels: Kernels,
     network: Network,
 ) -> list[float]:
-    """Of each op, on this machine: medians over some passes through all of them in their order, so that each
-    finds the caches as in a step. What a call without an op takes is subtracted."""
+    """The seconds of each op on this machine: medians over passes through all ops in their order, so the
+    caches are as in a step. The time of a call without ops is subtracted."""
     lists: list[list[Row]] = [[], *([op] for op in ops)]
     calls = [executor(one, rows, spaces, kernels, network.dtype).run for one in lists]
     times = np.empty((PASSES + 1, len(calls)))
-    for taken in times:  # the first pass finds or compiles them
+    for taken in times:  # the first pass loads or compiles the ops
         for number, call in enumerate(calls):
             began = time.perf_counter()
             call(rows, *slices)

@@ -1,7 +1,7 @@
-"""The network of a job as SVG: a box for each layer, and arrows with the shapes of what flows between them.
+"""The network of a job as SVG: a box for each layer, and arrows with the shapes of their outputs.
 
-Layers stand as far down as their longest way from the data. What a layer gives runs down in a lane of its own
-to all that take it (`distbp.job.graph.lanes`), so no line runs through a box.
+A layer's row is the length of its longest path from the data. The output of a layer runs down in a lane of
+its own to all layers that take it (`distbp.job.graph.lanes`), so no line crosses a box.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from distbp.core.words import counted
 from distbp.job.graph import GraphNode, lanes, size
 from distbp.nn.wiring import DATA
 
-WIDE, GAP, MARGIN = 248, 44, 24  # pixels: a box, between lanes, around the picture
-BETWEEN, STRAIGHT, HEAD = 56, 26, 8  # between rows; of it without a bend; the head of an arrow
-LINE, PAD = 16, 12  # a line of text; above and below the text of a box
-LETTERS, MOST_LINES, MOST_NAME = 34, 8, 18  # of a small line; of the parameters of a box; of a name
+WIDE, GAP, MARGIN = 248, 44, 24  # pixels: width of a box, gap between lanes, margin of the picture
+BETWEEN, STRAIGHT, HEAD = 56, 26, 8  # pixels: gap between rows, its straight part, head of an arrow
+LINE, PAD = 16, 12  # pixels: height of a line, padding above and below the text of a box
+LETTERS, MOST_LINES, MOST_NAME = 34, 8, 18  # characters of a line, lines of a list, characters of a name
 
 GLUE = "\x00"
 
@@ -37,7 +37,7 @@ STYLE = (
 
 
 def draw(nodes: Sequence[GraphNode], input_shape: Shape | None, name: str) -> str:
-    """The picture as text. name: of the job."""
+    """The picture as SVG text. name: of the job."""
     outputs = [node for node in nodes if node.loss is not None]
     wiring = [*(node.sources for node in nodes), *((node.number,) for node in outputs)]
     ranks = _ranks(wiring)
@@ -77,21 +77,21 @@ def _ranks(wiring: Sequence[Sequence[int | None]]) -> dict[int, int]:
 
 
 def _lines(node: GraphNode) -> Iterator[str]:
-    """The title, then small lines."""
+    """Yields the title of a box, then its small lines."""
     yield node.title
     yield from textwrap.wrap(node.options, LETTERS, max_lines=MOST_LINES, placeholder=" ...")
     if node.shared:
         yield from textwrap.wrap(f"with the {node.shared}", LETTERS, max_lines=MOST_LINES, placeholder=" ...")
     if node.tensors:
         yield f"{node.parameters:,} parameters:"
-        # A tensor stays in one line.
+        # A line break never splits a tensor's name from its size.
         listed = ", ".join(f"{name} {size(shape)}".replace(" ", GLUE) for name, shape in node.tensors.items())
         for line in textwrap.wrap(listed, LETTERS, max_lines=MOST_LINES, placeholder=" ..."):
             yield line.replace(GLUE, " ")
 
 
 def _box(node: GraphNode | None, lines: Sequence[str], left: float, top: float, tall: float) -> str:
-    """None: where data enters or leaves."""
+    """A box. node: None for the input and the outputs."""
     kind = "end" if node is None else "layer trains" if node.tensors or node.shared else "layer"
     radius = tall / 2 if node is None and len(lines) == 1 else 8
     middle = left + WIDE / 2
@@ -114,7 +114,8 @@ def _arrows(
     heights: Mapping[int, float],
     given: Mapping[int, Shape | None],
 ) -> Iterator[str]:
-    """Down the lane of what flows, then over to the one who takes it. A shape stands where a bend begins."""
+    """Yields the arrows. Each runs down the lane of its source, then over to the layer that takes it. The
+    shape is written where the bend begins."""
     said = set()
     for number, sources in enumerate(wiring):
         left, top = place[number]

@@ -1,4 +1,4 @@
-"""`distbp plan`: how fast a job will train, with how many workers, and what limits it."""
+"""Implements `distbp plan`: predicts the speed of a job by number of workers, and what limits it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from distbp.team.auto import RAY_START_S, candidates, choose
 
 @dataclass(frozen=True)
 class JobPlan:
-    """`here`: predictions for this machine by number of workers, 0 (inline) first; `nodes`: for more machines
-    like it, as (nodes, prediction). `networks`: that the job trains; `total_steps` are those of all."""
+    """`here`: predictions for this machine by number of workers, 0 (inline) first. `nodes`: predictions for
+    more machines like it, as (nodes, prediction). `networks`: how many the job trains. `total_steps`: of all
+    networks together."""
 
     name: str
     parameters: int
@@ -38,21 +39,22 @@ class JobPlan:
 
     @property
     def best(self) -> StepTime:
-        """What `workers: auto` would choose on this machine at these speeds."""
+        """The prediction for the workers that `workers: auto` would choose on this machine."""
         tried = (0, *candidates(self.machine.cores, self.work.shards))
         times = {step.workers: step for step in self.here if step.workers in tried}
         return times[choose({n: 1 / step.total_s for n, step in times.items()}, self.total_steps)]
 
     @property
     def seconds(self) -> float:
-        """The whole job with the best number of workers, Ray's start included, without evaluation."""
+        """The seconds of the whole job with the best number of workers, including the start of Ray but not
+        evaluations."""
         return self.best.total_s * self.total_steps + (RAY_START_S if self.best.workers else 0)
 
     def samples_per_second(self, step: StepTime) -> float:
         return self.batch_size / step.total_s
 
     def speedup(self, step: StepTime) -> float:
-        """Against inline."""
+        """The speed-up of a prediction against inline training."""
         return self.here[0].total_s / step.total_s
 
     def to_json(self) -> dict[str, Any]:
@@ -87,10 +89,10 @@ def plan_job(
     latency_ms: float = 0.1,
     seconds: float = calibrate.MEASURE_S,
 ) -> JobPlan:
-    """Measures a few steps of the job and an exchange on this machine, and predicts from them; waits.
+    """Measures some steps of the job and an exchange on this machine, and predicts from them; waits.
 
-    bandwidth_gbits, latency_ms: of the network between machines like this one. `data`, `folder` as for
-    `train`. seconds: for each thing that is measured. Raises JobError, DataError, ExchangeError.
+    bandwidth_gbits, latency_ms: of the network between machines like this one. data, folder: as in `train`.
+    seconds: for each measurement. Raises JobError, DataError, ExchangeError.
     """
     check_job(job)
     splits = open_splits(job, path_given(folder, "folder"), by_split(data))
@@ -117,7 +119,7 @@ def plan_job(
 def predict(
     work: Work, machine: Machine, layout: Layout
 ) -> tuple[tuple[StepTime, ...], tuple[tuple[int, StepTime], ...]]:
-    """What `JobPlan` holds as `here` and `nodes`."""
+    """The predictions `here` and `nodes` of a `JobPlan`."""
     most = min(machine.cores, work.shards)
     numbers = sorted({0, *_numbers(most), *candidates(machine.cores, work.shards)})
     alone = replace(layout, servers=1)
@@ -130,8 +132,8 @@ def predict(
 def predict_apart(
     work: Work, machine: Machine, several: int
 ) -> tuple[tuple[StepTime, ...], tuple[tuple[int, StepTime], ...]]:
-    """The same for networks that train side by side, each on one core: a step takes as long as with one
-    shard after the other, and so many networks make one at the same time."""
+    """Like `predict`, for `several` networks that train at the same time, each on one core. A step of one
+    network runs its shards one after the other; its time is divided by the number of networks at work."""
     alone = step_time(replace(work, inline_s=None), machine, 0)
 
     def shared(workers: int, count: int) -> StepTime:
@@ -145,18 +147,18 @@ def predict_apart(
 
 
 def _numbers(most: int) -> list[int]:
-    """Of workers on one machine that are worth a prediction."""
+    """The numbers of workers on one machine for which to predict."""
     usual = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
     return sorted({1, most, *(n for n in usual if n < most)})
 
 
 def _node_counts(full: int) -> list[int]:
-    """Of nodes that are worth a prediction, up to `full`."""
+    """The numbers of nodes for which to predict, up to `full`."""
     return [n for n in (2**k for k in range(1, 12)) if n < full] + ([full] if full > 1 else [])
 
 
 def describe(plan: JobPlan) -> str:
-    """The plan in words."""
+    """The plan as text."""
     work, machine = plan.work, plan.machine
     shards = f"{work.shards} shard{'s' if work.shards != 1 else ''}"
     cpus = f"{machine.cores} CPU{'s' if machine.cores != 1 else ''}"
@@ -230,7 +232,8 @@ def _advice(plan: JobPlan) -> list[str]:
 
 
 def draw_speedups(plan: JobPlan, path: Path) -> None:
-    """The predicted speed-up by workers, as SVG or PNG. Raises SettingsError without matplotlib."""
+    """Writes a picture of the predicted speed-up by workers, as SVG or PNG. Raises SettingsError without
+    matplotlib."""
     try:
         from distbp.run.curves import draw_lines
     except ModuleNotFoundError:

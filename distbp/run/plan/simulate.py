@@ -1,8 +1,8 @@
-"""Plays training steps event by event: the check of the closed form in `distbp.run.plan.speed_model`.
+"""Simulates training steps event by event, to check the closed form in `distbp.run.plan.speed_model`.
 
-Each worker's shards take random times; links are shared fairly by the transfers that are on them; the server
-handles answers one after the other. What the closed form leaves out happens here: transfers that overlap
-with others' computing, nodes that are not full, a slow worker that hides behind a slower one.
+Each worker's shards take random times. Simultaneous transfers share a link fairly. The server handles answers
+one after the other. The simulation includes effects that the closed form leaves out: transfers during others'
+computing, nodes that are not full, and a slow worker that only waits for a slower one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from distbp.run.plan.speed_model import SIMPLE, Layout, Machine, Work, node_coun
 def simulate(
     work: Work, machine: Machine, workers: int, layout: Layout = SIMPLE, *, steps: int = 20, seed: int = 0
 ) -> float:
-    """Mean seconds of a step over `steps` of them; the same seed gives the same answer."""
+    """The mean seconds of a step, over `steps` steps. The same seed gives the same result."""
     random = np.random.default_rng(seed)
     if workers == 0:
         return work.shards * work.shard_s + work.update_s
@@ -33,7 +33,7 @@ def _step(work: Work, machine: Machine, workers: int, layout: Layout, random: np
     servers, join = layout.servers, work.bytes * machine.join_s_per_byte
     times = _compute_times(work, machine, sum(counts), counts[0], random)
     here, elsewhere = times[: counts[0]], times[counts[0] :]
-    # Events: (time, the server's work for it). Local answers first, then what comes over the network.
+    # Events: (time, seconds of the server's work). Local answers first, then those over the network.
     events = [(machine.wake_s + t, machine.answer_s) for t in here]
     senders = 0
     if len(counts) > 1:
@@ -60,7 +60,7 @@ def _step(work: Work, machine: Machine, workers: int, layout: Layout, random: np
 def _compute_times(
     work: Work, machine: Machine, busy: int, on_first: int, random: np.random.Generator
 ) -> Array:
-    """Seconds that each worker takes for its shards, at least a fifth of the usual time."""
+    """The seconds of each worker for its shards, at least a fifth of the usual time."""
     hosted = np.array([stop - start for start, stop in assign(work.shards, busy)])
     usual = work.shard_s * max(1.0, on_first / machine.cores) * hosted
     spread = work.jitter * random.standard_normal(busy) / np.sqrt(hosted)
@@ -68,16 +68,16 @@ def _compute_times(
 
 
 def _joined(done: Sequence[float], join: float) -> float:
-    """When a node has joined its workers' sums, if it adds them once all are there."""
+    """The time when a node has joined its workers' sums, if it begins once all are there."""
     return max(done) + (len(done) - 1) * join
 
 
 def shared_link(starts: Sequence[float], size: float, capacity: float, most: float) -> list[float]:
-    """When transfers of `size` bytes end that begin at `starts` and share a link of `capacity` bytes/s
-    fairly, each with at most `most`. In the order of `starts`.
+    """The end times of transfers of `size` bytes, in the order of `starts`, their start times. They share a
+    link of `capacity` bytes/s fairly, each with at most `most` bytes/s.
 
-    All are of one size, so they end in the order in which they began: each when as many bytes have flown for
-    every transfer (the virtual time) as at its start, and `size` more.
+    All have the same size, so they end in the order in which they began. The virtual time is the number of
+    bytes that one transfer would have got so far; a transfer ends when it has grown by `size`.
     """
     waiting = sorted(range(len(starts)), key=lambda i: starts[i])
     ends = [0.0] * len(starts)

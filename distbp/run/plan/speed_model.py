@@ -2,17 +2,17 @@
 
     t(W) = compute + wake-ups + joins + update + network          (all in seconds; W workers on K nodes)
 
-    compute   the shards of the busiest worker, ceil(S / W) of them, times how many workers share a core
+    compute   the ceil(S / W) shards of the busiest worker, times the number of workers that share a core
     wake-ups  one round trip over the futex, and a little of the server's time for each answer
     joins     every answer but the first is added to another: `bytes * join_s_per_byte`, at the server (by R
-              servers at once) and, where nodes combine first, on the nodes
+              servers at once) and on the nodes, if they combine first
     update    the optimizer over the whole vector, by R servers at once
-    network   0 on one node; else to each of the K - 1 others the vector and back its sums, through the
+    network   0 on one node; else the vector to each of the K - 1 others and their sums back, through the
     server's link: twice the latency, 2 max((K - 1) / R, 1) bytes / bandwidth, and K - 1 calls to be served
 
 The form follows from how a step runs (see `distbp.team.exchange`); the constants are measured
-(`distbp.run.plan.calibrate`). `distbp.run.plan.simulate` plays the same step event by event, and tests hold
-the two together.
+(`distbp.run.plan.calibrate`). `distbp.run.plan.simulate` simulates the same step event by event, and tests
+compare the two.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from statistics import NormalDist
 
 @dataclass(frozen=True)
 class Work:
-    """One step of a job. `shard_s`: forward and backward of one shard alone on a core. `update_s`: the whole
-    update by one server. `bytes`: of the gradient vector. `jitter`: relative standard deviation of a
-    shard's time. `inline_s`: a whole step in one process, whose threads may share the shards, as it was
-    measured; None: shard after shard."""
+    """One step of a job. `shard_s`: forward and backward pass of one shard alone on a core. `update_s`: the
+    whole update by one server. `bytes`: of the gradient vector. `jitter`: the relative standard deviation of
+    a shard's time. `inline_s`: the measured time of a whole step in one process, whose threads may share the
+    shards; None: shards one after the other."""
 
     shards: int
     shard_s: float
@@ -39,11 +39,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Machine:
-    """What nodes and network can do.
+    """The speeds of nodes and network.
 
-    wake_s: from publishing to a worker and back, without work. answer_s: the server's time for each answer.
+    wake_s: from publishing to a worker and back, without work. answer_s: the server's time for an answer.
     join_s_per_byte: to add one vector to another. call_s: a call between nodes and back, without the network.
-    serve_s: the server's time for each such call. bandwidth: of a node's link, bytes/s each way.
+    serve_s: the server's time for such a call. bandwidth: of a node's link, bytes/s each way. latency_s: of
+    the network, one way.
     """
 
     cores: int
@@ -58,8 +59,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class Layout:
-    """`per_node`: workers on each node; 0: one for each core. `servers`: ranges of the vector, each with a
-    server on a node of its own. `combine`: sums are joined on each node before they cross the network."""
+    """`per_node`: workers on each node; 0: one for each core. `servers`: each has a range of the vector and
+    a node of its own. `combine`: sums are joined on each node before they cross the network."""
 
     per_node: int = 0
     servers: int = 1
@@ -68,7 +69,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of each part."""
+    """The seconds of each part of a step."""
 
     workers: int
     compute_s: float
@@ -98,14 +99,14 @@ SIMPLE = Layout()
 
 
 def node_counts(work: Work, machine: Machine, workers: int, layout: Layout) -> list[int]:
-    """How many workers each node has that have work; the server's node first."""
+    """The number of workers with work on each node; the server's node comes first."""
     per_node = layout.per_node or machine.cores
     busy = min(workers, work.shards)
     return [min(per_node, busy - first) for first in range(0, busy, per_node)]
 
 
 def step_time(work: Work, machine: Machine, workers: int, layout: Layout = SIMPLE) -> StepTime:
-    """The time of one step. `workers`: 0 is inline, in one process without any exchange."""
+    """The time of one step. `workers`: 0: inline, in one process without an exchange."""
     if workers == 0 and work.inline_s is not None:
         return StepTime(0, work.inline_s, 0.0, 0.0, 0.0, 0.0)
     if workers == 0:
@@ -114,7 +115,7 @@ def step_time(work: Work, machine: Machine, workers: int, layout: Layout = SIMPL
     busy, servers = sum(counts), layout.servers
     hosted = math.ceil(work.shards / busy)
     crowded = max(1.0, counts[0] / machine.cores)
-    # Everybody waits for the slowest of `busy` workers (Blom's approximation of a normal maximum).
+    # All wait for the slowest of `busy` workers (Blom's approximation of a normal maximum).
     slowest = NormalDist().inv_cdf((busy - 0.375) / (busy + 0.25)) if busy > 1 else 0.0
     compute = work.shard_s * crowded * (hosted + work.jitter * math.sqrt(hosted) * slowest)
     senders = len(counts) - 1 if layout.combine else busy - counts[0]
@@ -133,7 +134,7 @@ def step_time(work: Work, machine: Machine, workers: int, layout: Layout = SIMPL
 
 
 def node_limit(work: Work, machine: Machine, layout: Layout = SIMPLE) -> int:
-    """The most nodes for which another one still makes a step shorter."""
+    """The number of nodes with the shortest step."""
     per_node = layout.per_node or machine.cores
     most = math.ceil(work.shards / per_node)
     times = [step_time(work, machine, nodes * per_node, layout).total_s for nodes in range(1, most + 1)]

@@ -1,7 +1,7 @@
 """One step of an Elman network and one of an LSTM, from the exercises of Stanford's cs231n (2016).
 
-The exercises are given a state; our layers begin with zeros. So they are run for a step more: their inputs
-have columns of their own, by which the first step ends in the state that is given.
+The exercises begin with a given state, but our layers begin with zeros. So our layers run one step more:
+additional columns of the inputs make that step end in the given state.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ ROWS, FEATURES, UNITS = 3, 10, 4
 PUBLISHED = ("-0.58172089", "-0.50182032", "-0.41232771", "-0.31410098")  # the first row
 LSTM_FEATURES, LSTM_UNITS = 4, 5
 STATES = ("0.24635157", "0.28610883", "0.32240467", "0.35525807", "0.38474904")
-# The third is 0.451556 there: NumPy leaves out zeros.
+# The third is printed as 0.451556 there: NumPy leaves out trailing zeros.
 MEMORY = ("0.32986176", "0.39145139", "0.45155600", "0.51014116", "0.56717407")
-OPEN = 40.0  # from here on a gate is 1 in float64, and from -OPEN down it lets nothing through that shows
+OPEN = 40.0  # from here on a gate is 1 in float64, and from -OPEN down it is as good as 0
 
 
 def _between(low: float, high: float, *shape: int) -> Array:
@@ -48,7 +48,7 @@ def states() -> Array:
 
 
 def reproduce(folders: Folders, tell: Tell) -> Reproduction:
-    """Needs nothing, and takes no time."""
+    """Needs no data, and takes no time."""
     ours = states()[0]
     return Reproduction(
         "One step of an Elman network",
@@ -59,15 +59,15 @@ def reproduce(folders: Folders, tell: Tell) -> Reproduction:
 
 
 def lstm_states() -> tuple[Array, Array]:
-    """h and c after the step of the LSTM, (3, 5) float64 each, by the engine.
+    """h and c after the step of the LSTM, each (3, 5) float64, by the engine.
 
     A third step opens the gates f and o and closes i, so its state is tanh(c)."""
     n, k = LSTM_UNITS, LSTM_FEATURES
     x, h, c = _between(-0.4, 1.2, ROWS, k), _between(-0.3, 0.7, ROWS, n), _between(-0.4, 0.9, ROWS, n)
     wx, wh, b = _between(-2.1, 1.3, k, 4 * n), _between(-0.7, 2.2, n, 4 * n), _between(0.3, 0.7, 4 * n)
-    order = np.r_[0 : 2 * n, 3 * n : 4 * n, 2 * n : 3 * n]  # there i, f, o, g; here i, f, g, o
+    order = np.r_[0 : 2 * n, 3 * n : 4 * n, 2 * n : 3 * n]  # the exercise has i, f, o, g; we have i, f, g, o
     wx, wh, b = wx[:, order], wh[:, order], b[order]
-    # Columns of their own: one for all of i, one for all of f, and one for each unit of g and of o.
+    # Separate columns: one for all of i, one for all of f, and one for each unit of g and of o.
     own = np.zeros((4 * n, 2 + 2 * n))
     own[:n, 0] = own[n : 2 * n, 1] = 1
     own[2 * n :, 2:] = np.eye(2 * n)
@@ -88,7 +88,7 @@ def lstm_states() -> tuple[Array, Array]:
 
 
 def reproduce_lstm(folders: Folders, tell: Tell) -> Reproduction:
-    """Needs nothing, and takes no time."""
+    """Needs no data, and takes no time."""
     h, c = (one[0] for one in lstm_states())
     return Reproduction(
         "One step of an LSTM",

@@ -1,4 +1,4 @@
-"""Published results: the contract of those that are derived again."""
+"""The contract of reproductions of published results."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from distbp.run.explain.figures import Figure
 
-Tell = Callable[[str], None]  # what is being done, in words
+Tell = Callable[[str], None]  # called with texts about the progress
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points (x, y) of one panel of the picture. `dots`: the published ones stand alone, without a line."""
+    """Points (x, y) of one panel of the picture. `dots`: the published points have no line."""
 
     title: str
     x_name: str
@@ -25,7 +25,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """`title`, `source`: what was published, and where. `notes`: what to know beside the figures."""
+    """`title`, `source`: the published result, and where it was published. `notes`: remarks on the
+    figures."""
 
     title: str
     source: str
@@ -40,7 +41,7 @@ class Reproduction:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the published curves lie, and MNIST. `epochs`: train no more than so many; None: all."""
+    """The folders of the published curves and of MNIST. `epochs`: the most epochs to train; None: all."""
 
     golden: Path | None = None
     mnist: Path | None = None
@@ -49,7 +50,8 @@ class Folders:
 
 @dataclass(frozen=True)
 class Published:
-    """One row of the table. `run`: (folders, tell) -> Reproduction. `needs`: data that is not here."""
+    """One row of the table. `takes`: its duration in words. `run`: (folders, tell) -> Reproduction. `needs`:
+    data that the user must supply."""
 
     title: str
     takes: str

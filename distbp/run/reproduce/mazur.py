@@ -1,4 +1,4 @@
-"""Mazur's example again, its first step and 10,000 more: see `distbp.run.explain.mazur`."""
+"""Reproduces Mazur's example: its first step, and 10,000 steps (see `distbp.run.explain.mazur`)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def job() -> TrainingJob:
 
 
 def reproduce(folders: Folders, tell: Tell) -> Reproduction:
-    """The page's first step, and its network after 10,000. Needs nothing, and takes seconds."""
+    """The page's first step, and its network after 10,000 steps. Needs no data, and takes seconds."""
     given = {"train": (X, T)}
     first = explain_job(job(), given=given, hold_biases=True)
     errors: list[tuple[float, float]] = []

@@ -1,8 +1,8 @@
-"""Training curves of M. Nielsen, "Neural Networks and Deep Learning" (2015), chapter 3.
+"""Reproduces training curves of M. Nielsen, "Neural Networks and Deep Learning" (2015), chapter 3.
 
-The book's program draws from Python's `random` and NumPy's legacy generator, both seeded with 12345678, so
-the first weights and the order of the samples are made here, as it made them. Forward, backward, loss, tree
-and update are the engine's.
+The book's program draws from Python's `random` and NumPy's legacy generator, both seeded with 12345678. This
+module draws the first weights and the order of the samples in the same way. The engine does the rest: forward
+and backward pass, loss, tree of sums, and update.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from distbp.run.reproduce.figures import Tell
 SEED = 12345678
 SIZES = (784, 30, 10)
 BATCH = 10
-Curves = list[list[float]]  # test cost, test accuracy, training cost, training accuracy; one entry an epoch
+Curves = list[list[float]]  # test cost, test accuracy, training cost, training accuracy, by epoch
 
 
 class Images(NamedTuple):
@@ -40,18 +40,18 @@ class Images(NamedTuple):
 
 
 def images(folder: Path, name: str, start: int, stop: int) -> Images:
-    """Rows of MNIST's files ("train", "t10k") in a folder. Raises DataError."""
+    """The rows [start, stop) of MNIST's files ("train" or "t10k") in a folder. Raises DataError."""
     files = {"images": f"{name}-images-idx3-ubyte.gz", "labels": f"{name}-labels-idx1-ubyte.gz"}
     table = FORMATS["idx"](**files, rows=(start, stop)).open(folder)
     return Images(table.inputs.reshape(stop - start, -1) / 256, np.eye(10)[table.targets])
 
 
 class Book:
-    """The book's `Network`: its random numbers, its order of samples, and our engine.
+    """The book's `Network`, with its random numbers and its order of samples, on our engine.
 
-    `rate`: the learning rate; `decay`: the book's lambda; `rows`: of the training set. `slices`: rows of a
-    batch for each shard. `mean_of_means`: shards send means of the same weight, which is wrong for slices of
-    different sizes.
+    `rate`: the learning rate. `decay`: the book's lambda. `rows`: of the training set. `slices`: the rows of
+    a batch for each shard. `mean_of_means`: shards send means with equal weights, which is wrong for slices
+    of different sizes.
     """
 
     def __init__(
@@ -98,7 +98,8 @@ class Book:
         self.draw(scaled=True)
 
     def draw(self, scaled: bool) -> None:
-        """Biases first, then weights; `scaled`: divided by sqrt(fan in), else the "large" initializer."""
+        """Draws the biases, then the weights. scaled: weights are divided by sqrt(fan in); else they are
+        those of the book's "large" initializer."""
         biases = [self.legacy.randn(n, 1) for n in SIZES[1:]]
         weights = [self.legacy.randn(n, m) for m, n in itertools.pairwise(SIZES)]
         if scaled:
@@ -107,7 +108,7 @@ class Book:
         self.vector[:] = np.concatenate(parts)
 
     def shuffle(self) -> None:
-        """As `random.shuffle` did in Python 2."""
+        """Shuffles the order of the samples as `random.shuffle` did in Python 2."""
         order, draw = self.order, self.python.random
         for i in reversed(range(1, len(order))):
             j = int(draw() * (i + 1))
@@ -121,7 +122,7 @@ class Book:
             self.step(x[start : start + BATCH], t[start : start + BATCH])
 
     def step(self, x: Array, t: Array) -> None:
-        """One update. x: (rows, 784), t: (rows, 10)."""
+        """Makes one update. x: (rows, 784), t: (rows, 10)."""
         start = 0
         for (program, sums), count in zip(self.shards, self.slices, strict=True):
             part = slice(start, start + count)
@@ -136,7 +137,7 @@ class Book:
         self.server.apply(self.server.step, [sums for _, sums in self.shards])
 
     def measure(self, data: Images) -> tuple[float, int]:
-        """(cost, number of right answers)"""
+        """Returns (cost, number of right answers)."""
         rows = len(data.x)
         if rows not in self.measuring:
             self.measuring[rows] = Program(
@@ -165,7 +166,7 @@ def overfitting(
     mean_of_means: bool = False,
     tell: Tell = _nobody,
 ) -> Curves:
-    """The four curves of the first 1,000 images."""
+    """Trains on the first 1,000 images and returns the four curves. slices, mean_of_means: see `Book`."""
     train, test = images(mnist, "train", 0, 1000), images(mnist, "t10k", 0, 10_000)
     book = Book(0.5, rows=1000, slices=slices, mean_of_means=mean_of_means)
     book.draw(scaled=False)
@@ -181,8 +182,9 @@ def overfitting(
 
 
 def weight_initialization(mnist: Path, kind: str, epochs: int, tell: Tell = _nobody) -> list[int]:
-    """Right answers on the validation images by epoch; kind: "default" or "large". The book trains the
-    "large" network after the default one, with the generators as that left them after 30 epochs."""
+    """The number of right answers on the validation images, by epoch. kind: "default" or "large". The book
+    trains the "large" network after the default one, so its generators begin in the state after 30
+    epochs."""
     train, validation = images(mnist, "train", 0, 50_000), images(mnist, "train", 50_000, 60_000)
     book = Book(0.1, 5.0, rows=50_000)
     if kind == "large":

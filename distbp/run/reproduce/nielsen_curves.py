@@ -1,4 +1,4 @@
-"""The curves of `nielsen` beside those that came with the book."""
+"""Compares the curves of `nielsen` with those that came with the book."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from distbp.run.reproduce.nielsen import Curves, overfitting, weight_initializat
 
 SOURCE = "M. Nielsen, Neural Networks and Deep Learning (2015), chapter 3, and the data of its figures"
 THREE = (4, 3, 3)  # rows of a batch for each of three shards
-COSTS = 1e-12  # relative: costs are sums of thousands of terms, added here in another order
+COSTS = 1e-12  # relative tolerance: costs are sums of thousands of terms, added here in another order
 
 
 def golden(folders: Folders, name: str) -> Any:
-    """What a file of the book's curves holds. Raises DataError, saying where it was looked for."""
+    """The content of a file of the book's curves. Raises DataError, which names the expected place."""
     if folders.golden is None and not settings.get("DISTBP_TEST_DATA"):
         raise DataError(
             f"the published curve {name} is needed: give its folder by --golden DIR (the one with nielsen/),"
@@ -54,7 +54,7 @@ def _points(values: Sequence[float], share: float = 1.0) -> list[tuple[float, fl
 
 
 def _figures(name: str, told: Sequence[float], ours: Sequence[float], exact: bool) -> list[Figure]:
-    """The first and the last entry, and the one that differs most."""
+    """The figures of the first and the last entry, and of the entry that differs most."""
 
     def one(at: int) -> Figure:
         tolerance = 0.0 if exact else COSTS * abs(told[at])
@@ -67,7 +67,7 @@ def _figures(name: str, told: Sequence[float], ours: Sequence[float], exact: boo
 
 def reproduce_overfitting(folders: Folders, tell: Tell) -> Reproduction:
     """[784, 30, 10], 1,000 images, 400 epochs without regularization: the training cost falls to 0, and the
-    test cost rises. About a minute."""
+    test cost rises. Takes about a minute."""
     published, place = golden(folders, "overfitting.json"), mnist(folders)
     epochs = min(400, folders.epochs or 400)
     ours = overfitting(place, epochs, tell=tell)
@@ -75,8 +75,9 @@ def reproduce_overfitting(folders: Folders, tell: Tell) -> Reproduction:
 
 
 def reproduce_three_shards(folders: Folders, tell: Tell) -> Reproduction:
-    """The same with each batch of ten cut into slices of 4, 3 and 3, whose sums are joined: the same curve.
-    And what comes of it where shards send means, as if they had equally many rows. A few minutes."""
+    """Like `reproduce_overfitting`, with each batch of ten split into slices of 4, 3 and 3, whose sums are
+    joined: the curve is the same. It also shows the error if shards send means, as if they had equally many
+    rows. Takes a few minutes."""
     published, place = golden(folders, "overfitting.json"), mnist(folders)
     epochs = min(400, folders.epochs or 400)
     ours = overfitting(place, epochs, slices=THREE, tell=tell)
@@ -113,8 +114,8 @@ def _overfitting(
 
 
 def reproduce_weight_initialization(folders: Folders, tell: Tell) -> Reproduction:
-    """[784, 30, 10], 50,000 images, 30 epochs: weights scaled by 1 / sqrt(fan in) against N(0, 1). A few
-    minutes."""
+    """[784, 30, 10], 50,000 images, 30 epochs: weights scaled by 1 / sqrt(fan in) compared with N(0, 1).
+    Takes a few minutes."""
     published, place = golden(folders, "weight_initialization_30.json"), mnist(folders)
     epochs = min(30, folders.epochs or 30)
     figures: list[Figure] = []

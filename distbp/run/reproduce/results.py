@@ -1,4 +1,4 @@
-"""The published results that `distbp reproduce` derives again, by name."""
+"""The published results that `distbp reproduce` reproduces, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All kinds of layers that are explained, by the `type` that names them in a job; the contract is `Kind`."""
+"""All kinds of layers that can be explained, by their `type` in a job. Their contract is `Kind`."""
 
 from __future__ import annotations
 

@@ -43,14 +43,14 @@ def _read(spec: Spec, ops: Ops) -> Numbers:
 
 
 def _ended(numbers: Numbers, length: int) -> Numbers:
-    """Of the shares also without those of the steps past the end."""
+    """Like `first_steps`; the shares are cut along both axes of steps."""
     shares = numbers["shares"]
     assert shares is not None
     return {**first_steps(numbers, length), "shares": shares[:, :length, :length]}
 
 
 def _cut(values: Values, heads: int) -> Values:
-    """(heads, steps, size)."""
+    """Splits values (steps, units) into heads: (heads, steps, size)."""
     steps, units = values.shape
     return values.reshape(steps, heads, units // heads).transpose(1, 0, 2)
 
@@ -110,7 +110,7 @@ def _d_inner(step: LayerStep) -> Values:
 
 
 def _made(step: LayerStep, place: Place) -> list[str]:
-    """For the unit of one step: its query, a score, its share, the weighted sum, the output."""
+    """Lines for the unit of one step: its query, a score, its share, the weighted sum, the output."""
     (t, j), heads = place, step.options["heads"]
     units = step.a.shape[1]
     size = units // heads

@@ -1,4 +1,4 @@
-"""The cells of recurrent layers: Elman's, LSTM, GRU. `distbp.nn.layers.recurrence` has their sources."""
+"""The cells of recurrent layers: Elman, LSTM, GRU. `distbp.nn.layers.recurrence` names their sources."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ _ELMAN = CellKind(
 
 
 def _parted(parts: Sequence[Values], names: Sequence[str]) -> dict[str, list[Values]]:
-    """The gates that lie side by side, by name."""
+    """Splits arrays with the gates side by side into lists by gate."""
     split = [np.split(one.reshape(-1), len(names)) for one in parts]
     return {name: [one[number] for one in split] for number, name in enumerate(names)}
 

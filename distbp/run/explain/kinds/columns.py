@@ -1,5 +1,5 @@
-"""What makes columns of the cells of a table's row: numbers, codes, embeddings (see
-`distbp.nn.layers.columns`). A row of `CELLS` says it of one kind of cell."""
+"""The entry that turns the cells of a table's row into columns: numbers, codes, embeddings (see
+`distbp.nn.layers.columns`). `CELLS` has a row for each kind of cell."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _PERIODIC = ("frequency", "phase", "weight", "bias")
 
 @dataclass(frozen=True)
 class _Enters:
-    """`forward(cell, parameters, x)`: columns (rows, width) of the cells x, (rows,). `backward(cell,
-    parameters, x, d)`: what each row gives to the gradients, (rows, *shape). `told(cell, x, k)`: what column
-    k of a cell is, in words."""
+    """`forward(cell, parameters, x)`: the columns (rows, width) of the cells x (rows,). `backward(cell,
+    parameters, x, d)`: each row's part of the gradients, (rows, *shape). `told(cell, x, k)`: the computation
+    of column k of a cell, as text."""
 
     forward: Callable[[CellSpec, Tensors, Values], Values]
     told: Callable[[CellSpec, float, int], str]
@@ -48,7 +48,7 @@ def _value(cell: CellSpec, x: Values) -> Values:
 
 
 def _bins(cell: CellSpec) -> list[tuple[float, float]]:
-    """The low edge and the width of each bin that there is."""
+    """The low edge and the width of each bin."""
     edges = sorted(set(cell["edges"]))
     return [(low, high - low) for low, high in itertools.pairwise(edges)]
 
@@ -141,7 +141,7 @@ CELLS: Mapping[str, _Enters] = {
 def _apart(
     cells: Sequence[CellSpec], x: Values, a: Values | None
 ) -> Iterator[tuple[CellSpec, Values, Values]]:
-    """Of each cell its numbers (rows,), and its columns (rows, width) of a."""
+    """Yields each cell with its numbers (rows,) and its columns (rows, width) in a."""
     given, first = x.reshape(-1, len(cells)), 0
     made = np.zeros((len(given), sum(cell["width"] for cell in cells))) if a is None else a
     made = made.reshape(len(given), -1)
@@ -159,7 +159,7 @@ def _forward(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
 
 
 def _by_row(cells: Sequence[CellSpec], own: Tensors, x: Values, d: Values) -> dict[str, Values]:
-    """What each row of cells gives to the gradients, (rows, *shape)."""
+    """Each row's part of the gradients, (rows, *shape)."""
     found: dict[str, Values] = {}
     for cell, values, part in _apart(cells, x, d):
         found |= CELLS[cell["kind"]].backward(cell, own, values, part)
@@ -172,7 +172,7 @@ def _backward(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbe
 
 
 def _place(step: LayerStep, place: Place) -> tuple[CellSpec, float, int]:
-    """Of a place of the output its cell, what that holds, and which column of it this is."""
+    """The cell of a place of the output, the cell's number, and the column within the cell."""
     cells = step.options["cells"]
     of = [(number, k) for number, cell in enumerate(cells) for k in range(cell["width"])]
     row, column = divmod(int(np.ravel_multi_index(place, step.a.shape)), len(of))
@@ -211,7 +211,7 @@ def _weights(step: LayerStep) -> Mapping[str, Weight]:
 
 
 def _entries(step: LayerStep) -> dict[str, tuple[int, ...]]:
-    """Of each column with an embedding the entries of its table that the row names."""
+    """The entries of embedding tables that the row uses, by column."""
     return {
         cell["column"]: tuple(dict.fromkeys(x.astype(int).tolist()))
         for cell, x, _ in _apart(step.options["cells"], step.x, None)

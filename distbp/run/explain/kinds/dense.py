@@ -1,4 +1,4 @@
-"""Dense layers, of a sample or of each step, and activations as layers."""
+"""Dense layers, on a sample or on each step, and activations as layers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOFTMAX_BACK = "delta[j] = a[j] (dE/da[j] - sum over i of dE/da[i] a[i])   (soft
 
 
 def activated(spec: Spec, ops: Ops) -> dict[str, list[Values]]:
-    """z, a, f'(z), dE/da and delta of each op of the layer's activation, in order."""
+    """z, a, f'(z), dE/da and delta of all ops of the layer's activation, in order."""
     name, back = spec["activation"], f"{spec['activation']}_backward"
     pairs = zip(ops.before(name, 0), ops.before(name, 1), strict=True)
     return {
@@ -78,7 +78,7 @@ def below(step: LayerStep) -> str:
     return f"BP2  dE/da = W^T delta of layer {step.number}"
 
 
-# A kind of layer with an activation; it tells the rest.
+# A `Kind` with the fields that layers with an activation share.
 activating = partial(
     Kind,
     read=read,
@@ -94,7 +94,7 @@ activating = partial(
 
 
 def _factor(options: Mapping[str, Any], x: Values) -> float:
-    """What the inputs are multiplied by."""
+    """The factor on the inputs."""
     return 1 / math.sqrt(x.shape[-1]) if options.get("parametrization") == "ntk" else 1.0
 
 

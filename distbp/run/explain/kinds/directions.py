@@ -1,4 +1,4 @@
-"""The directions in which a recurrent layer goes over the steps, and what it asks of a cell."""
+"""The directions of a recurrent layer over the steps, and the contract of its cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distbp.run.explain.numbers import Columns, LayerStep, Ops, Spec, Tensors, V
 from distbp.run.explain.recurrent_steps import Found
 from distbp.run.explain.words import at, short, total
 
-# What stands before the first step; of windows of series, else it is 0.
+# The names of the states before the first step. Windows of series have them; else the states are 0.
 BEGIN: Mapping[str, str] = {"states": "states_before", "memory": "memory_before"}
 
 
@@ -20,11 +20,11 @@ BEGIN: Mapping[str, str] = {"states": "states_before", "memory": "memory_before"
 class CellKind:
     """A row of the table of cells, for one direction.
 
-    `reads`, `back_reads`: from ops, lists of a step each, in the order in which they ran. `forward(spec,
-    parameters, x)` and `backward(spec, parameters, x, numbers, dE/dh from above)`: the same by formulas; the
-    second also gives the gradients and dE/dx. `deltas`: the derivatives of W x, gate after gate;
-    `recurrent_deltas`: those of R h. `keeps`: the gate that hands a part of the state on as it is, or "".
-    `made`, `brought`: lines for the unit j of step t.
+    `reads`, `back_reads`: the numbers from ops, as lists over the steps in the order in which they ran.
+    `forward(spec, parameters, x)` and `backward(spec, parameters, x, numbers, dE/dh from above)`: the same
+    numbers from formulas; `backward` also returns the gradients and dE/dx. `deltas`: the names of the
+    derivatives of W x, gate after gate; `recurrent_deltas`: of R h. `keeps`: the gate that passes a part of
+    the state on unchanged, or "". `made`, `brought`: lines for the unit j of step t.
     """
 
     reads: Callable[[Spec, Ops], dict[str, list[Values]]]
@@ -43,12 +43,12 @@ class CellKind:
 
 
 def ends_of(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The endings of the names of each direction's numbers and parameters."""
+    """The suffixes of the names of each direction's numbers and parameters."""
     return ("", "_reverse") if options["bidirectional"] else ("",)
 
 
 def before(end: str, t: int) -> int:
-    """The step that a direction takes before t; it may not be there."""
+    """The step before t in a direction. It may not exist."""
     return t + 1 if end else t - 1
 
 
@@ -65,12 +65,12 @@ def named(end: str, t: int, j: int) -> str:
 
 
 def mark(end: str) -> str:
-    """What stands behind the letters of the second direction."""
+    """The mark after the letters of the second direction."""
     return "'" if end else ""
 
 
 def past(step: LayerStep, name: str, end: str, t: int, j: int) -> float:
-    """A number of the step before; before the first what it began with."""
+    """A number of the step before; for the first step, the state before it."""
     back = before(end, t)
     return float((step.get(name + end)[back] if there(step, back) else begin(step, name))[j])
 
@@ -81,13 +81,13 @@ def begin(step: LayerStep, name: str) -> Values:
 
 
 def given(spec: Spec, own: Tensors, name: str) -> Values:
-    """The same for what is computed again."""
+    """Like `begin`, for numbers that are computed again."""
     told = spec.get(BEGIN[name])
     return np.zeros(own["recurrent_weight"].shape[1]) if told is None else np.array(told, np.float64)
 
 
 def first_words(step: LayerStep, letters: str) -> str:
-    """What a rule says of the states before the first step."""
+    """The words in a rule about the states before the first step."""
     carried = step.has(BEGIN["states"]) and step.get(BEGIN["states"]).any()
     return f"{letters} = {'what the window before has left' if carried else '0'}"
 
@@ -97,12 +97,12 @@ def product(*factors: float) -> str:
 
 
 def input_terms(step: LayerStep, row: int, t: int, end: str) -> list[tuple[float, float]]:
-    """Of one row of W x."""
+    """The factors of one row of W x."""
     return list(zip(step.tensor(f"weight{end}")[row], step.x[t], strict=True))
 
 
 def recurrent_terms(step: LayerStep, row: int, t: int, end: str) -> list[tuple[float, float]]:
-    """Of one row of R h."""
+    """The factors of one row of R h."""
     back, r = before(end, t), step.tensor(f"recurrent_weight{end}")[row]
     if there(step, back):
         return list(zip(r, step.get(f"states{end}")[back], strict=True))
@@ -110,6 +110,6 @@ def recurrent_terms(step: LayerStep, row: int, t: int, end: str) -> list[tuple[f
 
 
 def gate_sum(step: LayerStep, row: int, t: int, end: str) -> str:
-    """One row of W x + R h + b, with numbers."""
+    """One row of W x + R h + b with numbers, as text."""
     pairs = input_terms(step, row, t, end) + recurrent_terms(step, row, t, end)
     return total(pairs, [step.tensor(f"bias{end}")[row]])

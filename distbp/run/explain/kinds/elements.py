@@ -1,4 +1,4 @@
-"""Layers that work number by number: dropout, sums, products, one beside the other, other shapes."""
+"""Layers that work number by number: dropout, sums, products, concatenation, changes of shape."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from distbp.run.explain.words import Place, at, plain, short, total
 
 # Dropout ----------------------------------------------------------------------------------------------
 
-_LEVELS, _PURPOSE = 1 << 16, 4  # of random numbers of 16 bits; of the stream for dropout
+_LEVELS, _PURPOSE = 1 << 16, 4  # of 16-bit random numbers; the purpose of dropout's random stream
 
 
 def _dropped(spec: Spec) -> int:
@@ -38,8 +38,8 @@ def _read_mask(spec: Spec, ops: Ops) -> Numbers:
 
 
 def _mask(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
-    """The mask is drawn anew: 16-bit parts of Philox words, with (seed, purpose) as the key and (layer,
-    shard, step) in the counter; steps before the job count."""
+    """Draws the mask again from 16-bit parts of Philox words. The key is (seed, purpose), and the counter has
+    (layer, shard, step); steps before the job count."""
     (x,), dropped = inputs, _dropped(spec)
     if not dropped:
         return {"factors": None, "a": x}
@@ -132,7 +132,7 @@ def _beside_back(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Nu
 
 
 def _source(step: LayerStep, place: Place) -> list[str]:
-    """Which input a number comes from."""
+    """The line that names the input from which a number comes."""
     axis = step.options["axis"] % step.a.ndim
     first = 0
     for number, x in enumerate(step.inputs):
@@ -176,7 +176,7 @@ RESHAPE = Kind(
 
 
 def _places(options: Spec, features: int) -> list[int]:
-    """The features of the input that are those of the output."""
+    """The numbers of the input's features that the output has."""
     if "features" in options:
         return list(options["features"])
     return [*range(features)][options["start"] : options["stop"]]
@@ -220,7 +220,7 @@ SLICE = Kind(
 
 
 def _own_numbers(options: Spec, row: Values) -> Values:
-    """Those of the input in a row of the data; of a ragged one the steps of the row."""
+    """The numbers of one input in a row of the data; for a ragged input only the row's own steps."""
     shape, first = options["shape"], options["first"]
     end = first + math.prod(shape)
     values = row[first:end].reshape(shape)

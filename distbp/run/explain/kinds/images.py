@@ -46,13 +46,13 @@ def _backward(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbe
 
 
 def _first(step: LayerStep, f: int) -> int:
-    """The first channel that a filter looks at."""
+    """The first channel of a filter's group."""
     w = step.tensor("weight")
     return int(f // (w.shape[0] // step.options["groups"]) * w.shape[1])
 
 
 def window_terms(step: LayerStep, place: Place) -> str:
-    """weight * number, over a window."""
+    """The sum of weight * number over a window, as text."""
     w, x, (f, i, j), grid = step.tensor("weight"), step.x, place, grid_of(step.options)
     window = [
         (w[f, c, u, v], x[_first(step, f) + c, row, column])
@@ -67,7 +67,7 @@ def convolved(step: LayerStep, place: Place, terms: str) -> list[str]:
 
 
 def convolution_hands(step: LayerStep, which: int, place: Place) -> str:
-    """delta * weight of every window in which a number stands."""
+    """The sum of delta * weight over all windows that contain a number, as text."""
     w, delta, (channel, row, column) = step.tensor("weight"), step.get("delta"), place
     many = w.shape[0] // step.options["groups"]
     group = channel // w.shape[1]
@@ -134,7 +134,7 @@ def window_numbers(step: LayerStep, place: Place) -> list[str]:
 
 
 def largest_place(step: LayerStep, place: Place) -> Place:
-    """Of a window."""
+    """The place of the largest number in a window."""
     return place[0], *chosen_place(grid_of(step.options), step.x, *place)
 
 

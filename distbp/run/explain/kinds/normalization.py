@@ -27,12 +27,12 @@ Slice = tuple[int | slice, ...]
 
 
 def _features(options: Mapping[str, Any], ndim: int) -> int:
-    """The axis of the features: the last one, or that of the channels of images."""
+    """The axis of the features: the last axis, or that of an image's channels."""
     return int(options.get("axis", -1)) % ndim
 
 
 def _axes(kind: str, options: Mapping[str, Any], ndim: int) -> tuple[int, ...]:
-    """Over which a mean goes: of a layer's the features, of a batch's all others."""
+    """The axes of a mean: the features for layer normalization, all others for batch normalization."""
     features = _features(options, ndim)
     if kind == "layer_normalization":
         return (features,)
@@ -40,12 +40,12 @@ def _axes(kind: str, options: Mapping[str, Any], ndim: int) -> tuple[int, ...]:
 
 
 def _along(values: Values, features: int, ndim: int) -> Values:
-    """One number for each feature, so that it meets numbers with features on an axis."""
+    """One number for each feature, in a shape that broadcasts along the axis of the features."""
     return values.reshape([-1 if axis == features else 1 for axis in range(ndim)])
 
 
 def _by_feature(values: Values, features: int) -> Values:
-    """(numbers of a feature, features)."""
+    """Values as (numbers of a feature, features)."""
     return np.moveaxis(values, features, -1).reshape(-1, values.shape[features])
 
 
@@ -84,7 +84,7 @@ def _backward(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbe
 
 
 def _group(step: LayerStep, place: Place) -> Slice:
-    """All numbers that share a mean with the one at a place."""
+    """The index of all numbers that share a mean with the number at a place."""
     axes = _axes(step.type, step.options, step.a.ndim)
     return tuple(slice(None) if axis in axes else one for axis, one in enumerate(place))
 
@@ -108,7 +108,7 @@ def _made(step: LayerStep, place: Place) -> list[str]:
 
 
 def _hands(step: LayerStep, which: int, place: Place) -> str:
-    """(g - mean of g - n * mean of g n) / root, with g = dE/da * scale."""
+    """dE/dx as text: (g - mean of g - n * mean of g n) / root, with g = dE/da * scale."""
     group = _group(step, place)
     g = step.get("dE_da") * _along(step.tensor("scale"), _features(step.options, step.a.ndim), step.a.ndim)
     n = step.get("normalized")
@@ -118,7 +118,7 @@ def _hands(step: LayerStep, which: int, place: Place) -> str:
 
 
 def _of_feature(step: LayerStep, name: str, place: Place) -> Values:
-    """The numbers of the feature whose scale or shift is at a place."""
+    """The numbers of the feature to which the scale or shift at a place belongs."""
     found: Values = _by_feature(step.get(name), _features(step.options, step.a.ndim))[:, place[0]]
     return found
 

@@ -1,7 +1,7 @@
-"""Recurrent layers: one way over the steps, or two ways at once.
+"""Recurrent layers in one or both directions over the steps.
 
-A row of `CELLS` says what a cell computes over the steps in one order. The numbers of the second direction
-have the ending `_reverse`, as its parameters; they lie in the order of the steps, too.
+A row of `CELLS` computes a cell over the steps in one direction. The names of the second direction's numbers
+and parameters have the suffix `_reverse`. Its numbers are in the order of the steps, too.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _read(spec: Spec, ops: Ops) -> Numbers:
             many = len(steps) // len(ends)
             for number, end in enumerate(ends):
                 values = [one.reshape(-1) for one in steps[number * many : (number + 1) * many]]
-                if backward:  # it goes back from the last step
+                if backward:  # the backward pass begins at the last step
                     values.reverse()
                 found[name + end] = np.array(values)[_order(end)] if values else None
     return found
@@ -75,7 +75,7 @@ def _backward(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbe
             for name, values in numbers.items()
             if values is not None and name != "a" and name.endswith(end) and (end or "_reverse" not in name)
         }
-        handed = np.zeros_like(seen["states"])  # in the direction's order; 0 where nothing is handed on
+        handed = np.zeros_like(seen["states"])  # in the direction's order; 0 for unused outputs
         if spec["options"]["return_sequences"]:
             handed[:] = part[_order(end)]
         else:
@@ -91,7 +91,7 @@ def _backward(spec: Spec, own: Tensors, inputs: Sequence[Values], numbers: Numbe
 
 
 def _tables(step: LayerStep, columns: Sequence[Columns]) -> Sequence[Columns]:
-    """Those of both directions."""
+    """The tables of all directions."""
     return [
         tuple((head + mark(end), name + end) for head, name in one if step.has(name + end))
         for end in ends_of(step.options)
@@ -100,7 +100,7 @@ def _tables(step: LayerStep, columns: Sequence[Columns]) -> Sequence[Columns]:
 
 
 def _first_tables(step: LayerStep) -> Sequence[Columns]:
-    """What it began with, last."""
+    """The tables of all directions, then that of the states before the first step."""
     begun = tuple((f"{head}[-1]", BEGIN[name]) for head, name in (("h", "states"), ("c", "memory")))
     there = tuple(one for one in begun if step.has(one[1]))
     return [*_tables(step, CELLS[step.type].tables), *([there] if there else [])]
@@ -122,7 +122,7 @@ def _brought(step: LayerStep, place: Place, from_above: Callable[[Place], str]) 
 
 
 def _arrives(step: LayerStep, t: int, j: int, end: str, from_above: Callable[[Place], str]) -> str:
-    """What dE/dh of a unit is the sum of."""
+    """The terms of a unit's dE/dh, as text."""
     ends, cell = ends_of(step.options), CELLS[step.type]
     first = ends.index(end) * (step.a.shape[-1] // len(ends))
     later, parts = after(end, t), []
@@ -133,16 +133,16 @@ def _arrives(step: LayerStep, t: int, j: int, end: str, from_above: Callable[[Pl
     if there(step, later):
         delta = _delta(step, cell.recurrent_deltas, end)[later]
         parts.append(total(zip(step.tensor(f"recurrent_weight{end}")[:, j], delta, strict=True)))
-        if cell.keeps:  # a part of the state goes on as it is
+        if cell.keeps:  # a part of the state is passed on unchanged
             handed = (step.get(name + end)[later, j] for name in (cell.keeps, "dE_dstates"))
             parts.append(product(*handed))
-    if len(parts) > 1:  # the letters of BP1 are those of the first part alone
+    if len(parts) > 1:  # the letters of BP1 would stand for the first part only
         parts[0] = parts[0].rpartition(" = ")[2]
     return " + ".join(parts)
 
 
 def _delta(step: LayerStep, names: Sequence[str], end: str) -> Values:
-    """(steps, gates * units), as the rows of the weights."""
+    """The deltas (steps, gates * units), in the order of the weights' rows."""
     return np.concatenate([step.get(name + end) for name in names], axis=1)
 
 
@@ -206,7 +206,7 @@ def _drawn(step: LayerStep) -> tuple[str, str]:
 
 
 def _ended(numbers: Numbers, length: int) -> Numbers:
-    """What a window begins with has no steps."""
+    """Like `first_steps`; the states before the window have no axis of steps."""
     begins = {name: numbers[name] for name in BEGIN.values() if name in numbers}
     return first_steps(numbers, length) | begins
 

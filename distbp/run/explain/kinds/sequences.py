@@ -1,4 +1,4 @@
-"""Convolution and pooling over the steps of sequences: images of one row, whose channels are the features."""
+"""Convolution and pooling over the steps of sequences, as images of one row with a channel for each feature."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distbp.run.explain.words import Place
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the layer over images that does the same."""
+    """The options of the equivalent layer over images."""
     found = dict(options)
     for name, of_rows in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
         if isinstance(options.get(name), int):
@@ -45,7 +45,7 @@ def _tensors(own: Tensors) -> Tensors:
 
 
 def _step(step: LayerStep) -> LayerStep:
-    """The step of the layer over images that does the same."""
+    """The step of the equivalent layer over images."""
     own = _tensors({one.name: one.before for one in step.parameters})
     return replace(
         step,
@@ -64,7 +64,7 @@ def _place(place: Place) -> Place:
 
 
 def _over_steps(kind: Kind, rule: str, made: Callable[[LayerStep, Place], list[str]]) -> Kind:
-    """A kind of layer over images, for the steps of a sequence."""
+    """Makes a kind of layer over images into one over the steps of a sequence."""
 
     def forward(spec: Spec, own: Tensors, inputs: Sequence[Values]) -> Numbers:
         return _each(_sequence, kind.forward(_spec(spec), _tensors(own), [_image(inputs[0])]))

@@ -1,4 +1,4 @@
-"""Layers over steps without a state: vectors of ids, places, the average of all steps."""
+"""Layers over steps without a state: embeddings of ids, positions, the average, the last step."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from distbp.run.explain.words import Place, at, plain, short, total
 
 
 def _of_feature(values: Values, k: int) -> Values:
-    """The numbers at every place of feature k."""
+    """All numbers of feature k."""
     return values.reshape(-1, values.shape[-1])[:, k]
 
 
@@ -131,12 +131,12 @@ PARAMETRIC = Kind(
 
 
 def _angles(own: Tensors, x: Values) -> Values:
-    """(numbers, frequencies)."""
+    """The angles, (numbers, frequencies)."""
     return 2 * math.pi * x[:, None] * own["frequency"] + own["phase"]
 
 
 def _split(values: Values, numbers: int) -> tuple[Values, Values]:
-    """Of what the layer gives: the numbers themselves, and what stands beside each."""
+    """Splits the layer's values into the numbers themselves and the embedding of each."""
     return values[:numbers], values[numbers:].reshape(numbers, -1)
 
 
