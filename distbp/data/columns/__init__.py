@@ -1,1 +1,1 @@
-"""Named columns: tables as people have them (CSV, Parquet, frames), and how each column becomes numbers."""
+"""Tables with named columns (CSV, Parquet, frames), and the encoding of each column as numbers."""

@@ -1,4 +1,4 @@
-"""A table given from Python in place of files."""
+"""Tables given from Python instead of files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ _ROWS = 65_536
 
 
 class GivenTable:
-    """A frame of pandas or Polars, or a table of Arrow, read as `distbp.data.columns.reading.RawTable` is."""
+    """A frame of pandas or Polars, or a table of Arrow, with the interface of
+    `distbp.data.columns.reading.NamedTable`."""
 
     marks: tuple[tuple[int, ...], ...] = ()
     dialect: Dialect | None = None
     reading: Mapping[str, Any] = MappingProxyType({})
-    typed: frozenset[str] = frozenset()  # all is in memory: nothing is gained by reading less
+    typed: frozenset[str] = frozenset()  # all cells are in memory, so skipping typed columns saves nothing
 
     def __init__(self, values: Any, name: str) -> None:
         self.table = as_arrow(values)

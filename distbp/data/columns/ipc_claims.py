@@ -1,5 +1,5 @@
-"""What a file of Arrow claims to unpack to. pyarrow allocates that without a question, so it is looked at
-first, in the metadata of each message (Message.fbs of Arrow, in the encoding of FlatBuffers)."""
+"""The unpacked sizes that an Arrow file claims. pyarrow allocates these sizes without a check, so they are
+read first from the metadata of each message (Arrow's Message.fbs, encoded as FlatBuffers)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from distbp.data.columns.arrow import arrow
 
 _MAGIC = b"ARROW1"
-_FIRST = 8  # where the messages of a file begin; those of a stream begin at 0
+_FIRST = 8  # the offset of a file's first message; a stream's is at 0
 _DICTIONARY, _RECORDS = 2, 3  # types of a message's header
 
 
 def claims(handle: Any) -> Iterator[int]:
-    """Of each packed message the bytes that its buffers claim to unpack to. handle: a mapped file. A damaged
-    one ends the iteration, or raises pyarrow's errors: who reads it says so."""
+    """Yields the claimed unpacked bytes of each compressed message. handle: a mapped file. A damaged file
+    ends the iteration or raises pyarrow's errors; the later reading reports the damage."""
     handle.seek(_FIRST if handle.read(len(_MAGIC)) == _MAGIC else 0)
     reader = arrow().ipc.MessageReader.open_stream(handle)
     for message in reader:
@@ -29,7 +29,7 @@ def claims(handle: Any) -> Iterator[int]:
 
 
 def _claimed(metadata: Any, body: Any) -> int:
-    """0 where nothing is packed."""
+    """The claimed unpacked bytes of a message; 0 if it is not compressed."""
     message = _u32(metadata, 0)
     kind, header = _field(metadata, message, 1), _follow(metadata, _field(metadata, message, 2))
     number = metadata[kind] if kind is not None and kind < len(metadata) else 0
@@ -45,7 +45,7 @@ def _claimed(metadata: Any, body: Any) -> int:
         offset, length = struct.unpack_from("<qq", metadata, start + 4 + 16 * one)
         if length >= 8:
             size = struct.unpack_from("<q", held, offset)[0]
-            total += max(size, length)  # -1: it is not packed
+            total += max(size, length)  # a length of -1: the buffer is not compressed
     return total
 
 
@@ -60,7 +60,7 @@ def _follow(data: Any, at: int | None) -> int:
 
 
 def _field(data: Any, table: int, number: int) -> int | None:
-    """Where a field of a table lies; None where it is left out."""
+    """The offset of a field of a table; None if the field is absent."""
     shape = table - struct.unpack_from("<i", data, table)[0]
     slot = 4 + 2 * number
     if slot >= struct.unpack_from("<H", data, shape)[0]:

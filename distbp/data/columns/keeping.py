@@ -1,9 +1,9 @@
-"""Prepared tables that are kept on disk for the next start of the same job.
+"""Keeps prepared tables on disk for the next start of the same job.
 
-A large table is prepared into a folder below `DISTBP_CACHE`, named by what decides its content: the files
-with their marks (`distbp.data.safety.DataFile`), what the job says of its columns, and this code. Processes
-that write the same one do not meet: each has a folder of its own, which gets its name when it is complete.
-What was written before the system was started last is not believed, for it is not synced to the disk.
+A large table is prepared into a folder below `DISTBP_CACHE`. The folder's name is a digest of all that
+decides its content: the files with their marks (`distbp.data.safety.DataFile`), the job's options for
+columns, and this code. Each process writes into a folder of its own, which gets its final name when it is
+complete. Folders are not synced to the disk, so those from before the last boot of the system are not used.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _ARRAYS = ("targets", "weights", "row_numbers")
 
 @dataclass(frozen=True)
 class Opened:
-    """The splits of a job, ready for the network, the plan that made them, and what to tell. `windows`: by
-    split, where the samples are windows of the rows of the tables."""
+    """The splits of a job, ready for the network, with their plan and notes. `windows`: by split, if the
+    samples are windows of the tables' rows."""
 
     tables: Mapping[str, Table]
     plan: Plan
@@ -52,8 +52,9 @@ class Opened:
 
 
 def place_of(wanted: Wanted, sources: Mapping[str, Any], folder: Path, confined: bool) -> Path | None:
-    """Where the prepared table is kept, or would be; None where it is not, as it is not in files, or they
-    changed just now, or it is a series, in another order than its files. Raises DataError."""
+    """The folder in which the prepared table is or will be kept. None if it cannot be kept: there is no
+    cache, the table is not in files, they have just changed, or the table is a series, which is sorted.
+    Raises DataError."""
     cache = cache_folder()
     if (
         cache is None
@@ -61,7 +62,7 @@ def place_of(wanted: Wanted, sources: Mapping[str, Any], folder: Path, confined:
         or not all(isinstance(source, TableFiles) for source in sources.values())
     ):
         return None
-    arrow()  # says where it is not installed
+    arrow()  # raises DataError if pyarrow is not installed
     marks: dict[str, Any] = {}
     for split, source in sources.items():
         files = find_files(source, folder, confined)
@@ -79,21 +80,21 @@ def place_of(wanted: Wanted, sources: Mapping[str, Any], folder: Path, confined:
 
 
 def load(place: Path) -> Opened | None:
-    """What is kept there; None where it is nothing that can be used."""
+    """The prepared table in a folder; None if there is none that can be used."""
     try:
         facts = unseal_json((place / _FACTS).read_bytes())
         if facts["boot"] != _boot():
             return None
         tables = {split: _table(place, split, of) for split, of in facts["tables"].items()}
-        os.utime(place)  # it was used now
+        os.utime(place)  # marks it as used now
         return Opened(tables, Plan.from_json(facts["plan"]), tuple(facts["notes"]))
     except (OSError, ValueError, KeyError, TypeError, DataError):
         return None
 
 
 class Pending:
-    """A table that is prepared to be kept at `place`; None: nothing is kept. Use it in `with`: what is not
-    finished leaves nothing behind."""
+    """A table that is being prepared to be kept at `place`; None: nothing is kept. Use it in `with`: an
+    unfinished table is removed at the end."""
 
     def __init__(self, place: Path | None) -> None:
         self._place = place
@@ -107,28 +108,27 @@ class Pending:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def cells(self, split: str, size: int) -> Path | None:
-        """The file for the cells of a split, where all splits take `size` bytes; None where they are not
-        kept."""
+        """The file for the cells of a split; None if cells are not kept. size: the bytes of all splits."""
         if self._folder is None and self._place is not None:
             with suppress(OSError):
                 self._folder = _new_folder(self._place.parent, size)
         return None if self._folder is None else self._folder / f"{split}{_CELLS}"
 
     def finish(self, opened: Opened) -> None:
-        """Keeps the table, where its cells were written to files."""
+        """Gives the folder its final name, if the cells were written to files."""
         if self._folder is None or self._place is None:
             return
         with suppress(OSError):  # the disk is full, or another process was faster
             facts = {split: _written(self._folder, split, table) for split, table in opened.tables.items()}
             words = {"boot": _boot(), "plan": opened.plan.to_json(), "notes": list(opened.notes)}
             (self._folder / _FACTS).write_bytes(sealed_json({**words, "tables": facts}))
-            if self._place.exists():  # it was not believed
+            if self._place.exists():  # `load` did not use it
                 shutil.rmtree(self._place)
             self._folder.rename(self._place)
 
 
 def _new_folder(parent: Path, size: int) -> Path | None:
-    """For a table of so many bytes; None where there is no room for it."""
+    """Makes a folder for a table of `size` bytes; None if there is no room for it."""
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     bound = settings.get("DISTBP_CACHE_BYTES")
     if size > min(bound, shutil.disk_usage(parent).free // 2):
@@ -158,7 +158,7 @@ def _written(pending: Path, split: str, table: Table) -> dict[str, Any]:
 
 
 def _write(file: IO[bytes], array: Array) -> None:
-    """Piece by piece, so that little of a mapped array is resident."""
+    """Writes an array in pieces, so that only a small part of a mapped array is resident."""
     for _, part in chunks(array):
         file.write(np.ascontiguousarray(part).tobytes())
 

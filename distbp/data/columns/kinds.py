@@ -1,5 +1,5 @@
-"""What a column is to a job: what it writes below `data.columns`. `distbp.data.columns.encoders` has the
-code of each kind, fitted to the training rows."""
+"""The kinds of columns that a job may name in `data.columns`. `distbp.data.columns.encoders` has the encoder
+of each kind, fitted to the training rows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from distbp.core.options import OptionError, option, registry
 from distbp.nn.layers.columns import EmbeddingCell
 from distbp.nn.layers.periodic import PeriodicEmbedding
 
-if TYPE_CHECKING:  # a job needs no more than the names of the kinds
+if TYPE_CHECKING:  # a job needs only the names of the kinds
     from distbp.data.columns.types import ColumnFacts
 
 _INDICATOR = "a column that says whether the cell was missing; left out: where training rows have holes"
-MOST_LEVELS = 1000  # of text that is taken for a category unless the job says so
-MOST_KEPT = 1_000_000  # levels with a code of their own; a float32 holds whole numbers to 2^24
+MOST_LEVELS = 1000  # text with more levels is a category only if the job says so
+MOST_KEPT = 1_000_000  # levels with a code of their own; float32 is exact for whole numbers up to 2^24
 MOST_DIMENSION = 1024
 MOST_BUCKETS = 65_536
-ONE_HOT_LEVELS, USUAL_DIMENSION = 9, 16  # the most, unless the job says otherwise
+ONE_HOT_LEVELS, USUAL_DIMENSION = 9, 16  # the largest, unless the job says otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ COLUMNS = registry(Auto, Boolean, Category, Date, Drop, Number, Text)
 
 
 def automatic(facts: ColumnFacts, auto: Auto | None = None) -> Any:
-    """The kind of a column by its type and levels. auto: what numbers and categories are."""
+    """The kind of a column, from its type and levels. auto: has the kinds of numbers and categories."""
     auto = Auto() if auto is None else auto
     if facts.numeric:
         return auto.number or Number()

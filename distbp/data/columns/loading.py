@@ -1,4 +1,4 @@
-"""Reads the columns that a job uses into numbers, and finds the rows that cannot be used."""
+"""Reads the columns that a job uses as numbers, and finds the rows that cannot be used."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _READ_AS = {"number": "a number", "date": "a date", "boolean": "yes or no", "lev
 
 
 class Use(NamedTuple):
-    """How a column is read: as number, date, boolean or level. `numeric`: its levels are the texts of
-    numbers. `role`: "target", "weight", "group" or "time", where every row needs a cell; "" for inputs."""
+    """How a column is read. `reads`: number, date, boolean or level. `numeric`: its levels are texts of
+    numbers. `role`: "target", "weight", "group" or "time", whose cells may not be missing; "": an input."""
 
     reads: str
     numeric: bool = False
@@ -29,27 +29,27 @@ class Use(NamedTuple):
 
 @dataclass
 class Loaded:
-    """`columns`: by name. `kept`: (n,) bool, False for rows that are left out; None: there are none.
-    `skipped`: how many are left out, by reason."""
+    """`columns`: by name, with all rows. `kept`: (n,) bool, False for rows that are left out; None: all are
+    kept. `skipped`: the number of rows left out, by reason."""
 
     columns: dict[str, Column]
     kept: Array | None
     skipped: dict[str, int]
 
     def __len__(self) -> int:
-        """Of the table, rows that are left out too."""
+        """The rows of the table, including those left out."""
         return len(next(iter(self.columns.values())))
 
 
 @dataclass
 class UnusableRows:
-    """Rows that cannot be used, and why; the first one in words."""
+    """The unusable rows. `counts`: their number by reason. `first`: the first one, in words."""
 
     counts: dict[str, int] = field(default_factory=dict)
     first: str = ""
 
     def mark(self, bad: Array, found: Array, reason: str, said: str) -> None:
-        """Adds the rows in `found` to those in `bad`. `said`: of the first, in words."""
+        """Adds the rows in `found` to those in `bad`, both (n,) bool. said: about the first, in words."""
         self.first = self.first or said
         new = found & ~bad
         if new.any():
@@ -66,10 +66,11 @@ def load_columns(
     read: Mapping[str, Column] = MappingProxyType({}),
     room: MemoryRoom | None = None,
 ) -> Loaded:
-    """Raises DataError with the place of the first bad cell; with `skip`, rows that have one are left out and
-    counted. None: nobody has that choice. read: columns whose levels were read before. room: in memory."""
+    """Reads columns. A bad cell raises DataError with its place; with `skip`, its row is left out and
+    counted. skip: None: an error does not mention that choice. read: columns that were read before as
+    levels. room: for columns in memory."""
     ready = {n: read[n] for n, use in uses.items() if n in read and use.reads == "level" and not use.numeric}
-    if len(ready) == len(uses):  # something has to say how many rows a piece has
+    if len(ready) == len(uses):  # at least one column is read, to count the rows
         ready.popitem()
     room = MemoryRoom() if room is None else room
     grown = {n: GrowingColumn(use.reads, room, use.numeric) for n, use in uses.items() if n not in ready}
@@ -102,7 +103,7 @@ def load_columns(
 
 
 def weights_of(table: NamedTable, column: str, missing: Sequence[str]) -> Array | None:
-    """The weights of the rows; None where the table has no such column. Raises DataError as above."""
+    """The weights of the rows, (n,); None if the table has no such column. Raises DataError."""
     if not column or column not in table.names:
         return None
     loaded = load_columns(table, {column: Use("number", role="weight")}, missing, skip=None)
@@ -110,8 +111,8 @@ def weights_of(table: NamedTable, column: str, missing: Sequence[str]) -> Array 
 
 
 class _Problem(NamedTuple):
-    """`found`: (n,) bool, the cells of a piece that cannot be used. `reason`, and `said`: of the first, in
-    words."""
+    """`found`: (n,) bool, the unusable cells of a piece. `reason`: for all of them. `said`: about the first,
+    in words."""
 
     found: Array
     reason: str

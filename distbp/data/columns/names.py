@@ -1,4 +1,4 @@
-"""The name of a column that is none: which one was meant."""
+"""The message for an unknown name of a column, with the name that was probably meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def unknown_column(name: str, known: Sequence[str]) -> str:
-    """What a fault says of a column that the table does not have."""
+    """The text of a fault about a column that the table does not have."""
     low = {one.lower(): one for one in known}
     near = difflib.get_close_matches(name.lower(), low, n=1)
     hint = f"; did you mean {low[near[0]]!r}?" if near else ";"

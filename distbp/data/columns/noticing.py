@@ -1,6 +1,6 @@
-"""What a table shows that one would want to know before training: columns that say nothing or too much,
-classes that a split does not have. Found in the first training rows, so that it costs little. And what of a
-table the plan of a model does not know."""
+"""Notes about a table before training: columns without information, columns that reveal the target, and
+classes that a split lacks. Only the first training rows are examined, so this costs little. Also notes about
+columns and levels that a model's plan does not know."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from distbp.data.columns.store import CHUNK_ROWS, Column
 from distbp.data.table import chunks
 from distbp.data.targets import Meaning
 
-_SAME = 0.9999  # a correlation that only a copy has
-_NEARLY = 0.99  # of the rows of each class, that a column names
+_SAME = 0.9999  # the correlation above which a column counts as a copy
+_NEARLY = 0.99  # the share of each class's rows above which a column reveals the class
 _SHOWN = 8
-_MANY = 100  # rows, in which a column of counts or of codes has some value twice
+_MANY = 100  # the fewest rows; in so many, counts and codes repeat some value
 
 
 def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: Set[str]) -> Iterator[str]:
-    """Each in a sentence that names the columns. owner: of each row, as `splitting.split_rows` gives it.
-    by_class: the targets that are classes."""
+    """Yields the notes as sentences that name the columns. owner: the split of each row (see
+    `splitting.split_rows`). by_class: the targets that are classes."""
     training = owner == 0
     first = training[:CHUNK_ROWS]
     values = {name: columns[name].values[:CHUNK_ROWS][first] for name in plan.needs}
@@ -55,7 +55,7 @@ def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: S
         copies = [
             n
             for n in plan.needs
-            if n != name  # its past is known
+            if n != name  # in series the past of the target is an input
             and n not in same
             and columns[n].levels is None
             and _follows(values[n], own)
@@ -68,13 +68,13 @@ def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: S
 
 
 def unused_columns(plan: Plan, names: Sequence[str], where: str, roles: Set[str | None]) -> list[str]:
-    """What to say of columns that a model's plan does not use. roles: those that count otherwise. Raises
-    DataError where the plan needs a column that is not there."""
+    """Notes on columns that a model's plan does not use. roles: columns with another use, which get no note.
+    Raises DataError if a column that the plan needs is missing."""
     return Seen(extra=tuple(name for name in plan.check_names(names, where) if name not in roles)).notes
 
 
 def unseen_levels(plan: Plan, columns: Mapping[str, Column]) -> list[str]:
-    """What to say of levels that a model's plan does not know."""
+    """Notes on levels that a model's plan does not know."""
     known = (code for code in plan.columns if isinstance(code, CategoryCode))
     counts = {c.name: c.unseen(columns[c.name].values, columns[c.name].levels or ()) for c in known}
     return Seen({name: count for name, count in counts.items() if count}).notes
@@ -90,22 +90,23 @@ def _one_value(cells: Array) -> bool:
 
 
 def _differs_always(cells: Array) -> bool:
-    """Whether all cells are whole numbers, and no two the same."""
+    """Whether there are at least `_MANY` cells, all whole numbers and all different."""
     return bool(
         len(cells) >= _MANY and (cells == np.floor(cells)).all() and len(np.unique(cells)) == len(cells)
     )
 
 
 def _stays_one(column: Column, rows: Array) -> bool:
-    """Whether all of some rows, (n,) bool, have the one value of the first of them."""
+    """Whether all selected rows have the same value. rows: (n,) bool."""
     one = column.values[int(rows.argmax())]
     return all(_one_value(np.append(part, one)) for part in column.chunks(rows))
 
 
 def _names_each(cells: Array, target: Array) -> float:
-    """How nearly each value of a column stands for one of the target, and the other way around: a class by
-    another name. The least share, over the classes, of the rows of a class and of the value that go together;
-    0 where a class has no such value. Values that come less than five times on average show nothing."""
+    """How nearly a column is the target's classes under other names: from 0 to 1. For each class and its
+    value, it is the share of common rows in the class's rows and in the value's rows, whichever is smaller.
+    The result is the smallest over the classes; 0 if a class has no such value, or if values come less than
+    five times on average."""
     if len(np.unique(cells[:_MANY])) > 2 * len(np.unique(target)):
         return 0.0
     there = ~_missing(cells)
@@ -116,12 +117,12 @@ def _names_each(cells: Array, target: Array) -> float:
         return 0.0
     pairs, together = np.unique(of_cells * len(classes) + of_target, return_counts=True)
     shares = together / np.maximum(rows[pairs // len(classes)], wanted[pairs % len(classes)])
-    found = shares[shares > 0.5]  # at most one of each value, and of each class
+    found = shares[shares > 0.5]  # at most one for each value, and for each class
     return float(found.min()) if len(found) == len(classes) else 0.0
 
 
 def _follows(cells: Array, target: Array) -> bool:
-    """Whether a column is the target but for a factor and a constant."""
+    """Whether a column is the target times a factor plus a constant."""
     there = ~np.isnan(cells)
     x, y = cells[there], target[there]
     if len(x) < 20 or x.min() == x.max() or y.min() == y.max():
@@ -132,14 +133,15 @@ def _follows(cells: Array, target: Array) -> bool:
 
 
 def _near_one(values: Array) -> Array:
-    """How far values lie from their mean, of which the farthest lies 1 from it: no square leaves float64."""
+    """The differences of values from their mean, scaled so that the largest is 1 and squares stay in
+    float64's range."""
     values = values / np.abs(values).max()
     values = values - values.mean()
     return np.asarray(values / np.abs(values).max())
 
 
 def absent_classes(meaning: Meaning) -> Iterator[str]:
-    """Classes that a set has no row of, in words. meaning: of the targets, as `understand_all` gives it."""
+    """Yields notes on classes without a row in a split. meaning: of the targets, from `understand_all`."""
     for one in meaning.parts.values() or (meaning,):
         if one.facts.kind == "labels" or one.classes is not None:
             yield from _absent(one)

@@ -1,6 +1,6 @@
-"""From the files of a job to its splits: types, kinds, rows of each split, the plan, and inputs.
+"""Makes the splits of a job from its files: types, kinds, rows of each split, the plan, and inputs.
 
-The rows are split first. The plan is fitted to the training rows: no function that fits is given others.
+The rows are split first. The plan is fitted only to the training rows; functions that fit get no others.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from distbp.data.table import Table, build, release_pages
 from distbp.data.windows import Windows
 from distbp.nn.losses.several import without_names
 
-_CELLS_BYTES = 128 * 2**20  # of all splits, that are kept in memory
+_CELLS_BYTES = 128 * 2**20  # cells of all splits up to this size stay in memory
 _NUMBERS_BYTES, _TARGET_BYTES = 2**20, 32 * 2**20
 
 
 def open_table(
     wanted: Wanted, sources: Mapping[str, TableFiles | NamedTable], folder: Path, *, confined: bool = False
 ) -> Opened:
-    """Raises DataError; JobError with every column that the table does not have. What an earlier start of
-    the same job has prepared is used again."""
+    """Opens and encodes the tables of a job. Tables that an earlier start of the same job has prepared are
+    used again. Raises DataError, and JobError with every column that the table does not have."""
     place = keeping.place_of(wanted, sources, folder, confined)
     kept = None if place is None else keeping.load(place)
     if kept is not None:
@@ -110,9 +110,9 @@ def _prepared(
 
 
 def _series(wanted: Wanted, loaded: Loaded, table: Table, rows: Array) -> tuple[Table, Windows]:
-    """The rows of a split in the order of time, and its windows. rows: (n,) bool, which rows it has. Raises
-    DataError."""
-    assert wanted.time is not None and wanted.window is not None  # so the job says
+    """The rows of a split in the order of time, and its windows. rows: (n,) bool, the rows of the split.
+    Raises DataError."""
+    assert wanted.time is not None and wanted.window is not None  # the job was checked
     groups = None if wanted.group is None else loaded.columns[wanted.group].classes()
     return in_time(table, np.flatnonzero(rows), wanted.window, loaded.columns[wanted.time].values, groups)
 
@@ -126,7 +126,7 @@ def _raw(
 
 
 def _split(wanted: Wanted, train: Loaded, name: str) -> Array:
-    """Of each row the number of its split (see `split_rows`)."""
+    """The number of each row's split (see `split_rows`)."""
     shares = {split: share for split, share in wanted.shares.items() if share}
     # Rows are stratified by the first target that has classes.
     each = [(train.columns[one.column], one.by_class) for one in wanted.targets.values()]
@@ -146,8 +146,9 @@ def _split(wanted: Wanted, train: Loaded, name: str) -> Array:
 
 
 def _check_target(column: Column, rows: Array, target: WantedTarget, table: str, in_files: bool) -> list[str]:
-    """Notes. Numbers of classes may be those of one: the job says how many there are, and rows may follow.
-    From Python values may be one, as in arrays."""
+    """Checks that the training rows have more than one value of a target. Returns notes, or raises DataError.
+    A single value gives only a note for class numbers (the job has the number of classes, and more rows may
+    follow) and for numbers from Python, as with arrays."""
     first = column.values[int(rows.argmax())]
     if not all((part == first).all() for part in column.chunks(rows)):
         return []
@@ -202,7 +203,7 @@ def _tables(
     facts: Mapping[str, ColumnFacts],
     pending: keeping.Pending,
 ) -> dict[str, Table]:
-    """The rows of each split that has some, in the order of the table."""
+    """The table of each split that has rows, in the order of the whole table."""
     counts = [int((owner == number).sum()) for number in range(len(OWNERS))]
     cells = _cells(wanted, plan, loaded.columns, owner, counts, pending)
     found, rows = {}, np.empty(len(owner), bool)
@@ -238,8 +239,9 @@ def _tables(
 
 
 def _targets(code: TargetCode, column: Column, rows: Array, facts: ColumnFacts) -> Array:
-    """Those of some rows; many are mapped from a file without a name. Booleans of typed files stay so."""
-    numbers = code.scaled or bool(code.limits)  # and no classes, however many outputs the network has
+    """The targets of the selected rows, in memory or mapped from an unnamed file. Booleans of typed files
+    stay booleans."""
+    numbers = code.scaled or bool(code.limits)  # values, not classes
     if column.levels is not None:
         names = np.array(column.levels or ("",), dtype=str)
         said = [truth(level) for level in column.levels]
@@ -265,9 +267,8 @@ def _cells(
     counts: list[int],
     pending: keeping.Pending,
 ) -> list[Array]:
-    """The cells of each split, (rows, cells): small ones in memory, the others mapped from files that are
-    kept for the next start, or have no name. Up to DISTBP_PREPARE_BYTES what was mapped stays so, as if it
-    were in memory."""
+    """The cells of each split, (rows, cells). Small ones are in memory. Others are mapped from files, which
+    are kept for the next start or have no name. Up to DISTBP_PREPARE_BYTES their pages stay resident."""
     dtype = np.dtype(wanted.dtype)
     size, limit = sum(counts) * plan.width * dtype.itemsize, settings.get("DISTBP_PREPARE_BYTES")
     small = size <= min(_CELLS_BYTES, limit)
@@ -295,4 +296,4 @@ def _cells(
     found = [store.whole() if count else np.empty(0) for store, count in zip(stores, counts, strict=True)]
     return (
         [np.asarray(cells) for cells in found] if size <= limit else found
-    )  # no memmap: it is not given back
+    )  # plain arrays, whose pages are not released, in place of memmaps

@@ -1,8 +1,8 @@
-"""Order statistics of numbers that need not be in memory, exact, by counting.
+"""Computes exact order statistics by counting. The numbers need not be in memory.
 
-The bits of a float, turned so that they ascend with it, are whole numbers: keys. They are counted by their
-first 16 bits; those that begin as a wanted one does are then counted one by one. Counts add up in any order,
-so the result does not depend on how the numbers were cut.
+A float's bits are mapped to an unsigned integer, its key, so that keys ascend with the floats. Keys are
+counted by their first 16 bits. Then those with the first bits of a wanted key are counted one by one. Counts
+add up in any order, so the result does not depend on the pieces in which the numbers come.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import numpy as np
 from distbp.core.arrays import Array
 
 _FIRST = 1 << 16
-_HELD = 1 << 22  # keys that are kept; of more numbers they are made again
+_HELD = 1 << 22  # the most keys that are kept; else they are computed again
 _WAITING = 1 << 21  # keys that are counted at once
 
 
 class Counted:
-    """`parts()` yields the numbers, again at every call: all float32 or all float64, without NaN."""
+    """Counts numbers. `parts()` yields arrays of `dtype` (float32 or float64) without NaN, the same at every
+    call."""
 
     def __init__(self, parts: Callable[[], Iterable[Array]], dtype: type[np.floating]) -> None:
         self._parts, self._dtype = parts, np.dtype(dtype)
@@ -34,14 +35,14 @@ class Counted:
                 self._held = self._held if self.total <= _HELD else None
 
     def heavy(self, share: int) -> tuple[Array, Array]:
-        """The numbers that are more than 1/share of all, ascending, and how often each is there."""
+        """The numbers that each make up more than 1/share of all, ascending, and their counts."""
         keys, counts = self._counts(np.flatnonzero(self._first * share > self.total))
         many = counts * share > self.total
         return self._numbers(keys[many]), counts[many]
 
     def quantiles(self, shares: Array, without: tuple[Array, Array] | None = None) -> Array:
-        """As `numpy.quantile` gives them (linear between two numbers), float64. `without`: numbers that are
-        left out, and how often each is there, as `heavy` gives them."""
+        """The quantiles as `numpy.quantile` computes them (linear between two numbers), float64. without:
+        numbers to leave out, and their counts, as `heavy` returns them."""
         first = self._first.copy()
         out = _keys(np.empty(0, self._dtype) if without is None else without[0])
         if without is not None:
@@ -62,7 +63,7 @@ class Counted:
         return np.asarray(low + (high - low) * (places - below))
 
     def _counts(self, begins: Array) -> tuple[Array, Array]:
-        """The keys that begin so, ascending, each once, and how often each is there."""
+        """The distinct keys with these first bits, ascending, and their counts."""
         wanted = np.full(_FIRST, False)
         wanted[begins] = True
         keys, counts = np.empty(0, f"u{self._dtype.itemsize}"), np.empty(0, np.int64)
@@ -87,9 +88,9 @@ class Counted:
 
 
 def _keys(numbers: Array) -> Array:
-    """Unsigned whole numbers that ascend with the numbers. -0 counts as 0."""
+    """The keys: unsigned integers that ascend with the numbers. -0 counts as 0."""
     bits = (numbers + numbers.dtype.type(0)).view(f"u{numbers.itemsize}")
-    # All bits are turned of a number below 0, of others the first one.
+    # For a number below 0 all bits are inverted, for others only the first bit.
     signs = (bits.view(f"i{bits.itemsize}") >> (8 * bits.itemsize - 1)).view(bits.dtype)
     signs |= bits.dtype.type(1 << (8 * bits.itemsize - 1))
     return np.asarray(np.bitwise_xor(bits, signs, out=signs))

@@ -1,5 +1,5 @@
-"""Columns that stand in the names of folders: year=2024/region=eu/part-0.parquet, as Hive and Spark write
-tables. Their cells are text, whose type is found as that of text in files."""
+"""Columns in the names of folders, such as year=2024/region=eu/part-0.parquet; Hive and Spark write such
+tables. Their cells are text, and their types are found as for text in files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from distbp.data.columns.files import begins_at
 from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile
 
-MISSING = "__HIVE_DEFAULT_PARTITION__"  # what Hive writes for a missing cell
+MISSING = "__HIVE_DEFAULT_PARTITION__"  # Hive's text for a missing cell
 _SHOWN = 5
 Folders = Mapping[str, str | None]  # the cells of a file, by column; None: missing
 
 
 def folders_of(source: TableFiles, files: Sequence[DataFile]) -> list[Folders]:
-    """Of each file what its folders say, below the folder or the fixed part of the pattern that the source
-    names. Raises DataError with every file whose folders are not those of the first."""
+    """The cells of each file in the names of its folders, below the source's folder or the fixed part of its
+    pattern. Raises DataError with every file whose folders have other keys than those of the first file."""
     begin = begins_at(source.path, [file.name for file in files])
     found: list[Folders] = []
     faults = []
@@ -44,8 +44,8 @@ def folders_of(source: TableFiles, files: Sequence[DataFile]) -> list[Folders]:
 def check_folders(
     files: Sequence[DataFile], names: Sequence[Sequence[str]], folders: Sequence[Folders]
 ) -> None:
-    """names: of the columns in each file. Raises DataError with every file that has a column which its
-    folders say, too."""
+    """Raises DataError with every file that has a column which is also in the names of its folders. names:
+    the columns of each file."""
     faults = [
         f"{file.name}: has a column {key!r}"
         for file, columns, said in zip(files, names, folders, strict=True)
@@ -58,7 +58,7 @@ def check_folders(
 
 
 def folder_cells(value: str | None, count: int) -> Any:
-    """`count` cells of what a folder says."""
+    """An Arrow array of `count` equal cells. value: a folder's; None: missing."""
     pa = arrow().pa
     if value is None:
         return pa.nulls(count, pa.string())

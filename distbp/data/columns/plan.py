@@ -1,6 +1,6 @@
-"""The plan of a table: its columns fitted to the training rows, as one JSON object that the model holds.
+"""The plan of a table: its encoders, fitted to the training rows. The model stores it as a JSON object.
 
-Training, prediction and everything else that turns rows into inputs run the same plan.
+Training, prediction and all other code that turns rows into inputs use the same plan.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from distbp.nn.layers.columns import Columns
 
 _VERSION = 1
 _MOST_ROWS = 1 << 32  # of a window
-_MOST_MISSING = 1000  # columns that a message names
-_BLOCK = 2**21  # cells that are written at a time: with fewer rows, threads wait for each other
+_MOST_MISSING = 1000  # the most columns that a message names
+_BLOCK = 2**21  # cells that are written at a time; with fewer, threads wait for each other
 
 
 @dataclass(frozen=True)
 class TargetCode:
-    """The column of targets. Values are trained as (y - center) / spread, and predicted in their own
-    units. `limits`: the least and the largest of the training rows, beyond which no prediction goes; none
-    where predictions are as they are."""
+    """The column of targets. Values are trained as (y - center) / spread, and predicted in their own units.
+    `limits`: the smallest and the largest target of the training rows, to which predictions are cut; (): no
+    limits."""
 
     name: str
     center: float = 0.0
@@ -66,7 +66,8 @@ _LATER: Mapping[type, Set[str]] = MappingProxyType(  # fields that older models 
 
 @dataclass(eq=False)
 class Seen:
-    """What encoding met: cells of unseen or rare levels, by column; columns that the plan does not know."""
+    """The findings of encoding. `unseen`: the number of cells with unseen or rare levels, by column. `extra`:
+    columns that the plan does not use."""
 
     unseen: dict[str, int] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
@@ -84,11 +85,10 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """`columns`: encoders, in the order of the inputs. `targets`: by output, "" where it is the only one.
-    `missing`: the texts of missing cells. `header`:
-    whether the CSV of training had one; None: it was no CSV. `series`: a sample is a window of rows.
-    `weight`: the column of the rows' weights; "": they are alike. `reading`: how text was read, as
-    `TableFiles.reading` has it."""
+    """`columns`: the encoders, in the order of the inputs. `targets`: by output; "" for the only output.
+    `missing`: the texts of missing cells. `header`: whether the training CSV had one; None: it was not CSV.
+    `series`: if samples are windows of rows. `weight`: the column of the rows' weights; "": none. `reading`:
+    how text was read (see `TableFiles.reading`)."""
 
     columns: tuple[Any, ...]
     targets: Mapping[str, TargetCode]
@@ -100,17 +100,17 @@ class Plan:
 
     @property
     def several(self) -> bool:
-        """Whether there are targets of several outputs."""
+        """Whether the model has several outputs with targets."""
         return "" not in self.targets
 
     @property
     def target(self) -> TargetCode:
-        """The only one."""
+        """The only target."""
         return self.targets[""]
 
     @property
     def units(self) -> list[str]:
-        """What to say of targets that are scaled."""
+        """Notes on the scaled targets."""
         return [
             f"losses and metrics of values are in deviations of {code.name!r} ({code.spread:.4g});"
             " predictions are in its own units"
@@ -120,23 +120,23 @@ class Plan:
 
     @property
     def numbers(self) -> int:
-        """How many cells a sample is."""
+        """The number of cells of a sample."""
         return self.width * (1 if self.series is None else self.series.length)
 
     @cached_property
     def entry(self) -> Columns:
-        """What makes of the cells of a row the inputs of the network."""
+        """The entry layer, which turns the cells of a row into inputs of the network."""
         cells = [(cell, column.name) for column in self.columns for cell in column.cells]
         return Columns(cells=tuple(cell for cell, _ in cells), names=tuple(name for _, name in cells))
 
     @property
     def width(self) -> int:
-        """How many cells a row has."""
+        """The number of cells of a row."""
         return len(self.entry.cells)
 
     @property
     def names(self) -> list[str]:
-        """Of the inputs, which the network makes of the cells."""
+        """The names of the inputs that the entry layer makes from the cells."""
         return [name for column in self.columns for name in column.names]
 
     @property
@@ -147,8 +147,8 @@ class Plan:
         return (*names, group) if group and group not in names else names
 
     def before(self, cells: Array, windows: Windows | None) -> Array | float:
-        """What the scaled targets are changes of, (samples, 1): the last of each window; 0 where they are
-        none. cells: (rows, width)."""
+        """The scaled target of each window's last row, (samples, 1), if targets are changes since that row;
+        else 0. cells: (rows, width)."""
         if self.series is None or windows is None or not self.series.difference:
             return 0.0
         own = next(n for n, column in enumerate(self.columns) if column.name == self.target.name)
@@ -159,7 +159,8 @@ class Plan:
     def encode_piece(
         self, values: Mapping[str, tuple[Array, Sequence[str] | None]], out: Array, seen: Seen | None = None
     ) -> None:
-        """One piece: the values and levels of every column."""
+        """Encodes one piece into `out` (rows, width). values: the values and levels of every column. seen:
+        receives the counts of unseen levels."""
         ready = []
         for column in self.columns:
             cells, levels = values[column.name]
@@ -170,8 +171,8 @@ class Plan:
                     seen.unseen[column.name] = seen.unseen.get(column.name, 0) + count
         widths = [len(column.cells) for column in self.columns]
         rows = max(16, _BLOCK // max(1, sum(widths)))
-        block = np.empty((sum(widths), min(rows, len(out))), out.dtype)  # columns are written one by one
-        with np.errstate(over="ignore"):  # what is too large for float32 is found by the checks after it
+        block = np.empty((sum(widths), min(rows, len(out))), out.dtype)  # contiguous for each column
+        with np.errstate(over="ignore"):  # later checks find numbers that are too large for float32
             for start in range(0, len(out), rows):
                 part = block[:, : len(out[start : start + rows])].T
                 place = 0
@@ -181,7 +182,7 @@ class Plan:
                 out[start : start + rows] = part
 
     def check_names(self, names: Sequence[str], where: str) -> tuple[str, ...]:
-        """The names that the plan does not use. Raises DataError with all that are missing."""
+        """Returns the names that the plan does not use. Raises DataError with all missing columns."""
         there = set(names)
         missing = [name for name in self.needs if name not in there]
         if missing:
@@ -194,7 +195,7 @@ class Plan:
         return tuple(name for name in names if name not in used)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; floats keep every bit through JSON."""
+        """The plan as plain values for JSON. Floats keep every bit."""
         return {
             "version": _VERSION,
             "columns": [_plain(column) for column in self.columns],
@@ -212,7 +213,7 @@ class Plan:
 
     @staticmethod
     def from_json(data: Any) -> Plan:
-        """The inverse of `to_json`. Raises DataError where `data` is damaged."""
+        """The inverse of `to_json`. Raises DataError if `data` is damaged."""
         try:
             if data["version"] != _VERSION:
                 raise ValueError(f"version {data['version']!r}")
@@ -233,7 +234,7 @@ class Plan:
             targets = {_checked(str, name): _made(TargetCode, one) for name, one in named.items()}
             weight, reading = _checked(str, data.get("weight", "")), data.get("reading", {})
             reading = {name: _checked(READING[name], value) for name, value in reading.items()}
-            TableFiles(path="rows", **reading)  # which looks at them
+            TableFiles(path="rows", **reading)  # checks the values
             if not all(isinstance(text, str) for text in reading.get("replace", {}).values()):
                 raise ValueError("replace")
             return Plan(columns, targets, missing, header, series, weight, reading)
@@ -252,7 +253,7 @@ def _plain(column: Any) -> dict[str, Any]:
 
 
 def _made(kind: Any, data: Mapping[str, Any]) -> Any:
-    """A dataclass from plain values, each of the type that its field says."""
+    """A dataclass from plain values. Raises ValueError if a value does not have its field's type."""
     hints = get_type_hints(kind)
     wanted = {f.name for f in dataclasses.fields(kind)}
     if strange := (set(data) - wanted) | (wanted - set(data) - _LATER.get(kind, set())):

@@ -1,4 +1,4 @@
-"""A table as it lies in its files, read piece by piece: every format through one door."""
+"""Reads the raw table in files piece by piece, with the same interface for every format."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from distbp.data.columns.partitions import Folders, check_folders, folder_cells,
 from distbp.data.formats.tables import TableFiles
 from distbp.data.safety import DataFile
 
-_SHOWN = 1000  # columns that a message names
-_FEW = 1024  # of one that only shows what there is
+_SHOWN = 1000  # the most columns that a message names
+_FEW = 1024  # rows of a piece that only shows whether cells are missing
 
 
 class NamedTable(Protocol):
-    """A table as it lies somewhere: names of columns, and their cells, piece by piece."""
+    """A raw table: the names of its columns, and their cells, piece by piece."""
 
     name: str
     names: tuple[str, ...]
@@ -41,32 +41,35 @@ class NamedTable(Protocol):
 
     @property
     def reading(self) -> Mapping[str, Any]:
-        """How text is read, where the source says it (see `TableFiles.reading`)."""
+        """The source's options for reading text (see `TableFiles.reading`)."""
         ...
 
     @property
     def typed(self) -> frozenset[str]:
-        """Columns that are stored with a type other than text everywhere, and need not be read for it."""
+        """The columns that all files store with a type other than text. Their types are known without
+        reading."""
         ...
 
     def beginnings(self, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        """Of each file, pieces of some typed columns, until each has shown a cell that is not missing."""
+        """Yields pieces of typed columns of each file, until each column has had a cell that is not
+        missing."""
         ...
 
     def place(self, row: int) -> str:
-        """Where a row lies, for messages."""
+        """The place of a row, for messages."""
         ...
 
     def pieces(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """(number of the first row, cells by name), in order."""
+        """Yields (number of the first row, cells by name) in order. columns: None: all."""
         ...
 
 
 @dataclass
 class RawTable:
-    """The files of a table. `names`: of its columns, in the order of the first file. `skipped`: rows that
-    could not be cut into cells or repeat the header, in the last reading, by reason. `starts`: the first
-    row of each file that was read. `folders`: cells that stand in the names of the folders of each file."""
+    """The files of a table. `names`: of its columns, in the order of the first file. `skipped`: the number of
+    rows left out in the last reading, by reason, because they cannot be split into cells or repeat the
+    header. `starts`: the number of the first row of each file that was read. `folders`: for each file the
+    cells in the names of its folders."""
 
     source: TableFiles
     files: list[DataFile]
@@ -93,7 +96,7 @@ class RawTable:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Columns that come from the names of folders."""
+        """The columns from the names of folders."""
         return tuple(self.folders[0]) if self.folders else ()
 
     @functools.cached_property
@@ -120,12 +123,12 @@ class RawTable:
             raise self._without_rows()
 
     def place(self, row: int) -> str:
-        """Where a row of the whole table lies: "part-2.csv: row 17", counted from 0."""
+        """The place of a row of the whole table, such as "part-2.csv: row 17", counted from 0."""
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"{self.files[number].name}: row {row - self.starts[number]:,}"
 
     def pieces(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """(number of the first row, cells by name), file after file. Raises DataError."""
+        """Yields (number of the first row, cells by name), file after file. Raises DataError."""
         wanted = list(self.names if columns is None else columns)
         row, self.starts, self.skipped, ragged = 0, [], {}, Ragged(self.skip)
         read = [name for name in wanted if name not in self.keys] or [self.names[0]]
@@ -141,7 +144,7 @@ class RawTable:
                     cells = {name: batch.column(name) for name in read}
                     if kind == "csv" and dialect is not None and dialect.header:
                         cells = self._without_headers(cells, row)
-                    elif kind != "csv":  # of which every cell was looked at
+                    elif kind != "csv":  # reading CSV has checked every cell
                         self._check_text(cells, row)
                     if self.source.replace:
                         cells = {
@@ -161,7 +164,7 @@ class RawTable:
         return DataError(f"{self.name}: the table has columns, but no rows")
 
     def _check_text(self, cells: Mapping[str, Any], row: int) -> None:
-        """Typed files say that their text is UTF-8, and nobody has looked."""
+        """Raises DataError if text in a typed file is not UTF-8. pyarrow does not check that."""
         for name, column in cells.items():
             if (index := file_rows.first_no_text(column)) is not None:
                 raise DataError(
@@ -169,7 +172,7 @@ class RawTable:
                 )
 
     def _without_headers(self, cells: dict[str, Any], row: int) -> dict[str, Any]:
-        """Files put together by hand have their header in the middle, too."""
+        """Removes rows that repeat the header, as in concatenated files."""
         compute, names = arrow().compute, list(cells)
         if len(names) < 2 or not compute.any(compute.equal(cells[names[0]], names[0])).as_py():
             return cells
@@ -197,8 +200,9 @@ def open_raw(
     skip: bool = False,
     header: bool | None = None,
 ) -> RawTable:
-    """Finds the files of a table and the names of its columns; reads no more than their beginnings. `header`:
-    whether CSV has one, where it was found before. Raises DataError."""
+    """Finds the files of a table and the names of its columns. Reads only the beginnings of the files. skip:
+    leave out rows that cannot be split into cells. header: whether CSV has one; None: find out. Raises
+    DataError."""
     arrow()
     files = find_files(source, folder, confined)
     kinds = [file_kind(source, file) for file in files]
@@ -225,7 +229,7 @@ def open_raw(
             )
     check_folders(files, every, folders)
     names = (*first, *folders[0])
-    # The query of an address may hold a secret, and is not part of the name of its file.
+    # The query of an address may hold a secret, so the file's name does not contain it.
     name = files[0].name if is_address(source.path) and len(files) == 1 else source.path
     return RawTable(source, files, kinds, dialects, names, skip, name=name, folders=folders)
 
@@ -244,7 +248,7 @@ def _check_names(file: DataFile, names: Sequence[str]) -> None:
 
 @contextmanager
 def _told(source: TableFiles, file: DataFile, kind: str, dialect: Dialect | None) -> Iterator[None]:
-    """pyarrow's errors as DataError, with the file, and what to do."""
+    """Turns pyarrow's errors into DataError with the file's name and advice."""
     try:
         yield
     except arrow().errors as error:

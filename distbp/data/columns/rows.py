@@ -1,4 +1,4 @@
-"""Raw rows for a model: from a file, a frame, a mapping of columns, or a list of mappings, to its inputs."""
+"""Encodes raw rows for a model, from a file, a frame, a mapping of columns, or a list of mappings."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _READ_AS = {"number": "a number", "date": "a date", "boolean": "yes or no", "lev
 
 @dataclass(frozen=True, eq=False)
 class EncodedRows:
-    """Rows as the first layer of a model takes them, (n, width), and what was noticed. `windows`: the samples
-    are windows of the rows."""
+    """Encoded rows. `inputs`: (n, width), as the first layer of a model takes them. `seen`: what encoding
+    found. `windows`: if the samples are windows of the rows."""
 
     inputs: Array
     seen: Seen = field(default_factory=Seen)
@@ -37,8 +37,8 @@ class EncodedRows:
 
 
 def encode_file(plan: Plan, table: NamedTable, dtype: Any, ahead: int = 0) -> EncodedRows:
-    """The rows of a file; of a series its windows that have `ahead` rows behind them. Raises DataError with
-    every column that is missing, or the place of a bad cell."""
+    """Encodes the rows of a file. For series only windows with `ahead` rows after them are kept. Raises
+    DataError with all missing columns, or with the place of a bad cell."""
     seen = Seen(extra=plan.check_names(table.names, table.name))
     parts, groups, times = [], [], []
     time = _time(plan, table.names)
@@ -50,8 +50,8 @@ def encode_file(plan: Plan, table: NamedTable, dtype: Any, ahead: int = 0) -> En
 
 
 class GoodRows(NamedTuple):
-    """The rows of a file that can be used, with further columns of theirs. `kept`: their numbers in the file;
-    `skipped`: how many others there are, by reason."""
+    """The usable rows of a file, with further columns. `kept`: their numbers in the file. `skipped`: the
+    number of other rows, by reason."""
 
     rows: EncodedRows
     columns: Mapping[str, Column]
@@ -60,8 +60,8 @@ class GoodRows(NamedTuple):
 
 
 def encode_good(plan: Plan, table: NamedTable, dtype: Any, others: Mapping[str, Use]) -> GoodRows:
-    """What training takes of a file where bad rows are left out. `others`: columns beside the inputs. Raises
-    DataError with every column that is missing, or where no row is left."""
+    """Encodes the rows of a file that training would use if it skips bad rows. others: columns besides the
+    inputs. Raises DataError with all missing columns, or if no row is left."""
     seen = Seen(extra=plan.check_names(table.names, table.name))
     uses = {column.name: Use(column.reads, column.numeric) for column in plan.columns}
     loaded = load_columns(table, {**uses, **others}, plan.missing, skip=True)
@@ -70,16 +70,16 @@ def encode_good(plan: Plan, table: NamedTable, dtype: Any, others: Mapping[str, 
     inputs = np.empty((len(kept), plan.width), dtype)
     plan.encode_piece({name: (found[name].values, found[name].levels) for name in uses}, inputs, seen)
     good, skipped = np.isfinite(inputs).all(axis=1), dict(loaded.skipped)
-    if not good.all():  # what the inputs' type cannot hold
+    if not good.all():  # numbers that the inputs' dtype cannot hold
         skipped["too large inputs"] = int((~good).sum())
     columns = {name: Column(found[name].values[good], found[name].levels) for name in others}
     return GoodRows(EncodedRows(inputs[good], seen), columns, kept[good], skipped)
 
 
 def encode_given(plan: Plan, given: Any, dtype: Any) -> EncodedRows:
-    """The rows of a value from Python: a frame of pandas or Polars, a table of Arrow, a mapping of columns,
-    a list of mappings, one mapping of single values. Raises DataError."""
-    if isinstance(given, list | tuple):  # of mappings, of which each may name columns of its own
+    """Encodes the rows of a value from Python: a frame of pandas or Polars, a table of Arrow, a mapping of
+    columns, a list of mappings, or one mapping of single values. Raises DataError."""
+    if isinstance(given, list | tuple):  # mappings, which may have different columns
         names = _names_of(given)
         seen = Seen(extra=plan.check_names(names, "the data"))
         table = as_arrow(given, [*plan.needs, *_time(plan, names)])
@@ -94,19 +94,20 @@ def encode_given(plan: Plan, given: Any, dtype: Any) -> EncodedRows:
 
 
 def _groups(plan: Plan, cells: Mapping[str, Any]) -> list[str]:
-    """The series of each row, in words; none where there is only one."""
+    """The series of each row, as text; [] without groups."""
     group = "" if plan.series is None else plan.series.group
     return [str(cell) for cell in cells[group].to_pylist()] if group else []
 
 
 def _time(plan: Plan, names: Sequence[str]) -> list[str]:
-    """The column that puts rows in order, where it is there and is not an input."""
+    """The column of time, if it exists and is not an input; else []."""
     time = "" if plan.series is None else plan.series.time
     return [time] if time in names and time not in plan.needs else []
 
 
 def _times(plan: Plan, cells: Mapping[str, Any]) -> list[Array]:
-    """Of rows of a series, as numbers; NaN where a cell is neither a number nor a date."""
+    """The times of a piece as one array of numbers; NaN for cells that are neither numbers nor dates. []
+    without a column of time."""
     raw = None if plan.series is None else cells.get(plan.series.time)
     if raw is None:
         return []
@@ -125,7 +126,7 @@ def _encoded(
 
 
 def as_arrow(given: Any, only: Sequence[str] | None = None) -> Any:
-    """An Arrow table of a value with named columns; `only`: of mappings, those that are wanted. Raises
+    """An Arrow table of a value with named columns. only: for a list of mappings, the columns to take. Raises
     DataError."""
     table = _table_of(given, only)
     twice = next((name for name, count in Counter(table.column_names).items() if count > 1), None)
@@ -146,7 +147,7 @@ def _table_of(given: Any, only: Sequence[str] | None) -> Any:
     kind = frame_kind(given)
     if kind == "lazy":
         raise DataError(f"a {type(given).__name__} has no rows yet; give what its .collect() returns")
-    # The stream of pandas has the index as a column; that of others is ready at once, and copies nothing.
+    # The Arrow stream of pandas has the index as a column. Other streams need no copy.
     if kind in ("arrow", "polars", "stream"):
         return pa.table(given)
     if kind is not None:
@@ -163,7 +164,7 @@ def _table_of(given: Any, only: Sequence[str] | None) -> Any:
 
 
 def _names_of(rows: Sequence[Any]) -> list[str]:
-    """The names in mappings, in the order of their first coming."""
+    """The names in mappings, in the order of their first occurrence. Raises DataError."""
     names: dict[str, None] = {}
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
@@ -186,7 +187,7 @@ def _array(name: str, values: Any) -> Any:
     pa = arrow().pa
     try:
         found = pa.array(values, from_pandas=True)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):  # values of several types in one column
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):  # a column with values of several types
         try:
             texts = [None if v is None or v != v else str(v) for v in values]
         except (TypeError, ValueError):
@@ -196,12 +197,12 @@ def _array(name: str, values: Any) -> Any:
 
 
 def _one(column: Any) -> Any:
-    """One array of what may lie in several pieces."""
+    """A column, which may have several chunks, as one array."""
     return arrow().pa.concat_arrays(column.chunks) if getattr(column, "num_chunks", 0) else column
 
 
 def _piece(plan: Plan, cells: Mapping[str, Any], dtype: Any, seen: Seen, place: Any) -> Array:
-    """Raises DataError that names the first bad cell of every column that has one."""
+    """Encodes a piece: (rows, width). Raises DataError with the first bad cell of every column."""
     values, faults = {}, []
     for column in plan.columns:
         raw = cells[column.name]
@@ -228,7 +229,7 @@ def _piece(plan: Plan, cells: Mapping[str, Any], dtype: Any, seen: Seen, place: 
 
 
 def _too_large(column: Any, values: Array, dtype: Any) -> Array:
-    """Which numbers the inputs' type cannot hold once they are scaled; logarithms and ranks are small."""
+    """Which numbers are too large for the inputs' dtype after scaling. Logarithms and ranks never are."""
     if column.log or column.ranks:
         return np.zeros(len(values), bool)
     with np.errstate(over="ignore"):

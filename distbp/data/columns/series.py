@@ -1,4 +1,4 @@
-"""A table as series of rows in time, and windows of them."""
+"""Turns a table into series of rows in time, and cuts these into windows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from distbp.data.windows import Windows, windows_of
 
 @dataclass(frozen=True)
 class SeriesCode:
-    """What a model keeps of them: `length` rows make a sample, whose target lies `horizon` rows after the
-    last. `time`, `group`: columns; "": no groups. `difference`: targets are changes since the last row."""
+    """A model's description of its series. `length` rows are a sample, and the target is `horizon` rows after
+    the last of them. `time`, `group`: names of columns; group "": one series. `difference`: targets are
+    changes since the last row."""
 
     length: int
     horizon: int
@@ -28,8 +29,9 @@ class SeriesCode:
     def windows(
         self, groups: Sequence[str] | None, times: Array | None, rows: int, ahead: int, where: str
     ) -> Windows:
-        """Every window of rows in the order of time. groups, times: (rows,); a time is NaN where a cell is
-        none; None: nobody knows them. Raises DataError where there is none, or rows are in another order."""
+        """All windows of rows, which must be in the order of time. groups, times: (rows,), NaN for cells
+        without a time; None: not known. ahead: how many rows must follow a window. where: the name of the
+        table. Raises DataError if the rows are in another order, or if there is no window."""
         codes = None if groups is None else np.unique(np.array(groups, dtype=str), return_inverse=True)[1]
         if codes is not None and np.count_nonzero(np.diff(codes)) > codes.max(initial=0):
             raise DataError(
@@ -56,8 +58,8 @@ class SeriesCode:
 def in_time(
     table: Table, rows: Array, window: Window, times: Array, groups: Array | None
 ) -> tuple[Table, Windows]:
-    """A split by group, and in it by time, and its windows. rows: (n,), the numbers of its rows among those
-    of `times` and `groups`. Raises DataError where two rows of a group have one time, or there is no
+    """Sorts a split by group and time. Returns it with its windows. rows: (n,), the numbers of its rows in
+    `times` and `groups`. Raises DataError if two rows of a group have the same time, or if there is no
     window."""
     time = times[rows]
     group = np.zeros(len(rows), np.int64) if groups is None else groups[rows]
@@ -82,8 +84,8 @@ def in_time(
 
 
 def windowed(table: Table, windows: Windows, series: SeriesCode) -> Table:
-    """The windows of a table of rows in order as samples; the target, weight and number of each are those of
-    the row `horizon` rows after its last."""
+    """The windows of a sorted table as samples. The target, weight and number of a sample are those of the row
+    `horizon` rows after its last one."""
     at, targets = windows.last + series.horizon, table.targets
     if targets is not None:
         targets = targets[at] - targets[windows.last] if series.difference else targets[at]

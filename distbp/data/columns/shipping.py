@@ -1,7 +1,7 @@
-"""A table on its way to a service: its files as they are, in one zip archive that packs nothing.
+"""Packs a table for a service: its unchanged files, in one zip archive without compression.
 
-The names in the archive are those below the folder of the table, so the files of a table come in the same
-order there. Nobody on the way looks into the files: who trains on them opens them.
+The names in the archive are relative to the folder of the table, so the files keep their order. Only training
+opens the files.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from distbp.data.zipped import Entries, opened_zip
 KIND, AGAIN = "archive of table files", "make it with `zip -0 -r`, or let `distbp submit` do it"
 EVERY = "**/*"  # the pattern of all files of an archive
 _FRAME = "frame.arrow"
-_OLD = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say: equal data, equal bytes
+_OLD = (1980, 1, 1, 0, 0, 0)  # zip's earliest time, for all entries, so that equal data gives equal bytes
 _PIECE = 2**20
-_LONGEST = 200  # bytes of a part of a name; file systems take 255
+_LONGEST = 200  # bytes in a part of a name; file systems allow 255
 
 
 def ship_files(source: TableFiles, folder: Path, out: BinaryIO) -> str:
-    """Writes the files of a table, relative to `folder`; the same files give the same bytes. Returns the path
-    of the table within the archive. Raises DataError."""
+    """Writes the archive of a table's files to `out`. The same files give the same bytes. folder: paths in
+    `source` are relative to it. Returns the path of the table within the archive. Raises DataError."""
     files = find_files(source, folder)
     base = common_folder(source, folder)
     names = [
@@ -46,7 +46,8 @@ def ship_files(source: TableFiles, folder: Path, out: BinaryIO) -> str:
 
 
 def ship_frame(table: Any, out: BinaryIO) -> str:
-    """Writes a table of Arrow, as its streams have it; returns its path within the archive."""
+    """Writes the archive of an Arrow table, as an Arrow stream, to `out`. Returns its path within the
+    archive."""
     with (
         zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive,
         new_entry(archive, _FRAME) as entry,
@@ -57,8 +58,8 @@ def ship_frame(table: Any, out: BinaryIO) -> str:
 
 
 def shipped(file: DataFile) -> dict[str, int]:
-    """Names and sizes, in bytes, of the files in an archive, after all of it was read once and is sound.
-    Raises DataError, HostileFileError."""
+    """The names and sizes (bytes) of the files in an archive. Reads all of it once to check it. Raises
+    DataError, HostileFileError."""
     with opened_zip(file, KIND, AGAIN) as (archive, entries):
         found = _files(file, entries)
         for info in found.values():
@@ -68,7 +69,7 @@ def shipped(file: DataFile) -> dict[str, int]:
 
 
 def unship(file: DataFile, folder: Path) -> None:
-    """Writes the files of an archive below `folder`, which is absent. Raises DataError, HostileFileError,
+    """Writes the files of an archive into `folder`, which must not exist. Raises DataError, HostileFileError,
     StorageError."""
     with opened_zip(file, KIND, AGAIN) as (archive, entries):
         for name, info in _files(file, entries).items():
@@ -86,7 +87,7 @@ def unship(file: DataFile, folder: Path) -> None:
 
 
 def new_entry(archive: zipfile.ZipFile, name: str) -> Any:
-    """A new entry to write to; with equal data the archive has equal bytes."""
+    """Opens a new entry for writing. Equal data gives equal bytes of the archive."""
     return archive.open(zipfile.ZipInfo(name, _OLD), "w", force_zip64=True)
 
 
@@ -112,7 +113,7 @@ def _files(file: DataFile, entries: Entries) -> Entries:
 
 
 def _check_name(name: str, where: str) -> None:
-    """Raises HostileFileError for what is not a plain name below a folder."""
+    """Raises HostileFileError if `name` is not a plain relative path."""
     parts = name.split("/")
     plain = name.isprintable() and not set(name) & set("\\:")
     if not plain or any(part in ("", ".", "..") or len(os.fsencode(part)) > _LONGEST for part in parts):
@@ -123,7 +124,7 @@ def _check_name(name: str, where: str) -> None:
 
 
 def _pieces(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """The bytes of an entry; zipfile compares its CRC-32 at the end."""
+    """Yields the bytes of an entry. At the end zipfile checks its CRC-32."""
     count = 0
     with archive.open(info) as entry:
         while piece := entry.read(_PIECE):

@@ -1,5 +1,5 @@
-"""Columns in memory as numbers: the values of one, or the codes of its levels. Large ones are mapped from
-unnamed temporary files, so that a table need not fit in memory."""
+"""Stores columns as numbers: values, or codes of levels. Large columns are mapped from unnamed temporary
+files, so a table need not fit in memory."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from distbp.data.columns import cells as c
 from distbp.data.table import release_pages
 from distbp.machine.memory import mapped
 
-KEPT_BYTES = 32 * 2**20  # of all columns of a table; the rest goes to files
-CHUNK_ROWS = 65_536  # part of the numerics: statistics are added up chunk by chunk
+KEPT_BYTES = 32 * 2**20  # of a table's columns in memory; the rest is in files
+CHUNK_ROWS = 65_536  # this decides the bits of statistics, which are summed chunk by chunk
 
 
 @dataclass
 class MemoryRoom:
-    """How many bytes of columns may still be kept in memory."""
+    """The number of bytes that columns may still use in memory."""
 
     left: int = KEPT_BYTES
 
 
 @dataclass
 class Growing:
-    """A column that gets longer, in memory while there is `room`, else in a file."""
+    """A column to which values are appended: in memory while there is `room`, else in a file."""
 
     dtype: Any
     room: MemoryRoom
@@ -65,8 +65,8 @@ class Growing:
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """`values`: (n,) float64, NaN where missing; or (n,) int32, numbers of `levels`, -1 where missing.
-    `levels`: in any order, which depends on how the table was cut; no row need have one."""
+    """`values`: (n,) float64, NaN for missing cells; or (n,) int32, indices of `levels`, -1 for missing
+    cells. `levels`: in an order that depends on the pieces of the table; some may have no rows."""
 
     values: Array
     levels: tuple[str, ...] | None = None
@@ -75,15 +75,15 @@ class Column:
         return len(self.values)
 
     def chunks(self, rows: Array | None = None, step: int = CHUNK_ROWS) -> Iterator[Array]:
-        """The values in pieces of `step` rows of the table, of each those that `rows`, (n,) bool, name; None:
-        all."""
+        """Yields the values in pieces of `step` rows of the table. rows: (n,) bool, the rows to take of each
+        piece; None: all."""
         for start in range(0, len(self.values), step):
             part = self.values[start : start + step]
             yield part if rows is None else np.compress(rows[start : start + step], part)
             release_pages(self.values)
 
     def classes(self) -> Array:
-        """(n,) numbers from 0 of the distinct values that are there, in their order; -1 for a missing
+        """(n,) indices of the distinct values that occur, in ascending order of the values; -1 for a missing
         level."""
         number_of: Callable[[Array], Array]
         if self.levels is None:
@@ -108,8 +108,8 @@ class Column:
 
 
 class WrittenRows:
-    """Rows of a split that are written piece by piece, from any thread: in memory up to `limit` bytes, else
-    in a new file at `path`; None: in an unnamed temporary one."""
+    """Rows of a split, written piece by piece from any thread. They are in memory up to `limit` bytes, else
+    in a new file at `path` (None: in an unnamed temporary file)."""
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, limit: int, path: Path | None = None) -> None:
         self._shape, self._dtype = shape, np.dtype(dtype)
@@ -118,22 +118,22 @@ class WrittenRows:
         if shape[0] * self._row_bytes <= limit:
             self._array = np.empty(shape, dtype)
         else:
-            # The mapping keeps it.
+            # The mapping keeps the file.
             self._file = tempfile.TemporaryFile() if path is None else path.open("x+b")  # noqa: SIM115
 
     def put(self, start: int, part: Array) -> None:
-        """Writes rows from number `start` on."""
+        """Writes the rows from number `start` on."""
         if self._file is None:
             self._array[start : start + len(part)] = part
             return
-        bytes_of = np.ascontiguousarray(part, self._dtype).reshape(-1).view(np.uint8)  # of text, too
+        bytes_of = np.ascontiguousarray(part, self._dtype).reshape(-1).view(np.uint8)  # also for text
         view, place = bytes_of.data, start * self._row_bytes
         while len(view):
             done = os.pwrite(self._file.fileno(), view, place)
             view, place = view[done:], place + done
 
     def whole(self) -> Array:
-        """All rows, once each was written."""
+        """All rows. Call it after each row was written."""
         if self._file is None:
             return self._array
         with self._file as file:  # the mapping keeps the space; it is freed with the array
@@ -141,7 +141,7 @@ class WrittenRows:
 
 
 class Levels:
-    """Numbers of the texts of a column, from 0, in the order in which they are found."""
+    """Numbers the texts of a column from 0, in the order in which they are found."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
@@ -152,16 +152,16 @@ class Levels:
         return len(self._codes)
 
     def whole(self) -> tuple[str, ...]:
-        """The texts, by their numbers."""
+        """The texts in the order of their numbers."""
         return tuple(self._codes)
 
     def numbered(self, texts: Sequence[str | None]) -> Array:
-        """Their numbers, int32; -1 for None."""
+        """The numbers of texts, int32; -1 for None. New texts get new numbers."""
         known = self._codes
         return np.array([-1 if one is None else known.setdefault(one, len(known)) for one in texts], np.int32)
 
     def of(self, piece: c.Coded) -> Array:
-        """The numbers of the cells of a piece, int32; -1 where missing. Each dictionary is numbered once."""
+        """The numbers of a piece's cells, int32; -1 for missing cells. A dictionary is numbered once."""
         if piece.texts is not self._before:
             self._before, self._place = piece.texts, self.numbered(piece.texts.to_pylist())
         return piece.map(self._place, -1)
@@ -176,7 +176,7 @@ class GrowingColumn:
         self._levels, self._before = Levels(), None
 
     def append(self, cells: Any, missing: Sequence[str]) -> tuple[Array, Array | None]:
-        """Takes cells; returns their values (or codes), and which of them are bad."""
+        """Appends cells. Returns their values or codes, and which of them are bad (None: none)."""
         piece = self._before = c.cleaned(cells, missing, self._before)
         if isinstance(piece, c.Coded) and self.reads == "level" and not self.numeric:
             values, bad = self._levels.of(piece), None
@@ -188,15 +188,15 @@ class GrowingColumn:
         return values, bad
 
     def column(self) -> Column:
-        """What was read."""
+        """The column with all appended cells."""
         return Column(self._grown.whole(), self._levels.whole() if self.reads == "level" else None)
 
 
 def read_cells(
     piece: Any, reads: str, numeric: bool = False
 ) -> tuple[Array, Sequence[str] | None, Array | None]:
-    """Of cleaned cells the values (float64, or whole numbers of the levels that are returned, -1 where
-    missing), the levels, and which cells are bad."""
+    """Reads cleaned cells. Returns their values (float64, or indices of the levels, -1 for missing cells),
+    the levels (None unless `reads` is "level"), and which cells are bad (None: none)."""
     if isinstance(piece, c.Coded):
         values, levels, bad = read_cells(piece.texts, reads, numeric)
         bad = None if bad is None else piece.map(bad, False)

@@ -1,4 +1,4 @@
-"""Reading and computing side by side. Threads will do: pyarrow and NumPy let go of Python's lock."""
+"""Reads and computes at the same time, in threads, because pyarrow and NumPy release Python's lock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST = 4
 
 
 def ahead(items: Iterable[A]) -> Iterator[A]:
-    """The items, in order; while one is used, a thread makes the next."""
+    """Yields the items in order. While the caller uses an item, a thread makes the next one."""
     iterator = iter(items)
 
     def following() -> list[A]:
@@ -32,7 +32,7 @@ def ahead(items: Iterable[A]) -> Iterator[A]:
 
 
 class Threads:
-    """Some threads, as many as processors but at most four; use it in `with`."""
+    """A pool of threads, one for each processor, but at most `_MOST`. Use it in `with`."""
 
     def __enter__(self) -> Threads:
         self._pool = ThreadPoolExecutor(min(_MOST, settings.processors()), "distbp-columns")
@@ -42,5 +42,5 @@ class Threads:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
-        """The results in order. Raises what the first call that failed raised."""
+        """Returns the results in order; waits. Raises the error of the first call that failed."""
         return list(self._pool.map(function, items))

@@ -1,7 +1,8 @@
-"""The type of every column, from every cell: whole number, number, date, text, boolean.
+"""Finds the type of every column from all its cells: whole number, number, date, text, boolean.
 
-A column is a whole number until a cell is none, then a number, then text: the last row counts as much as the
-first. Text in typed files is looked at in the same way, so that a table has the same types in every format.
+A column is of whole numbers until a cell is not one, then of numbers, then of text; the last row counts as
+much as the first. Text in typed files is examined in the same way, so a table has the same types in every
+format.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from distbp.data.columns.reading import NamedTable
 from distbp.data.columns.store import Column, Growing, Levels, MemoryRoom
 from distbp.data.columns.threads import Threads, ahead
 
-COUNTED_LEVELS = 10_000  # of a column; more are "many"
+COUNTED_LEVELS = 10_000  # the most levels of a column that are counted
 WORDS = {
     "whole": "whole numbers",
     "number": "numbers",
@@ -42,10 +43,10 @@ _OTHER_DATE = r"[0-9]{1,4}([./-])[0-9]{1,2}\1[0-9]{1,4}( .*)?"
 
 @dataclass
 class ColumnFacts:
-    """What is known of a column. `type`: a key of `WORDS`. `why`: in words. `levels`: text -> rows, or None
-    where they are more than are counted. `low`, `high`: of numbers, and of dates in seconds. `typed`: it is
-    stored with a type other than text. `read`: its cells as levels, where they were kept. `plain`: `why` says
-    no more than the type."""
+    """The facts about a column. `type`: a key of `WORDS`. `why`: the reason in words. `levels`: text -> rows;
+    None if there are more than `COUNTED_LEVELS`. `low`, `high`: of numbers, and of dates in seconds. `typed`:
+    stored with a type other than text. `read`: the cells as levels, if they were kept. `plain`: `why` only
+    repeats the type."""
 
     name: str
     type: str
@@ -66,8 +67,8 @@ class ColumnFacts:
 
 @dataclass
 class _Finder:
-    """The type of a column so far. Of text with dictionaries the levels are `coded`, with their `counts`, -1
-    first, and `kept` has the level of every cell."""
+    """The type of a column so far. For text with dictionaries, `coded` has the levels, `counts` the cells of
+    each (that of -1, missing, first), and `kept` the level of every cell."""
 
     name: str
     deep: bool
@@ -91,7 +92,7 @@ class _Finder:
             self.kept = None
         if coded:
             gone = self._see_levels(piece)
-            if before != "text" and gone < len(piece):  # else it is known what it is
+            if before != "text" and gone < len(piece):  # else the type does not change
                 cells = piece.texts.filter(arrow().pa.array(piece.counts > 0))
             else:
                 cells = piece.texts
@@ -117,13 +118,13 @@ class _Finder:
             self.high = float(np.fmax.reduce(values, initial=self.high))
 
     def _note(self, piece: Any, row: int, table: NamedTable, before: str | None) -> None:
-        """Remembers the first cell that changed the type."""
-        if before is None:  # the first piece: what its first cell looked like
+        """Notes the first cell that changed the type."""
+        if before is None:  # in the first piece, the type of the first cell counts
             one = piece.drop_null().slice(0, 1)
             before = next((kind for kind in _AFTER[None] if _fits(kind, one)), "text")
             if before == "text" and (hint := c.comma_hint(one[0].as_py())):
                 self.changed = f"{one[0].as_py()!r} is not a number{hint}"
-        if self.state in (before, "number") or before == "boolean":  # text of yes and no is found later
+        if self.state in (before, "number") or before == "boolean":  # yes and no are found later
             return
         pattern = {"whole": c.WHOLE, "number": c.NUMBER, "date": c.DATE}[before]
         fits = arrow().compute.match_substring_regex(piece, pattern)
@@ -138,7 +139,7 @@ class _Finder:
         self.changed = f"{table.place(row + index)} is {cell!r}, after {WORDS[before]}{hint}"
 
     def _see_levels(self, piece: c.Coded) -> int:
-        """Counts the levels of a piece; returns how many cells are missing."""
+        """Counts the levels of a piece. Returns the number of missing cells."""
         if self.levels is None:
             return len(piece) - int(piece.counts.sum())
         values = self.coded.of(piece)
@@ -193,7 +194,7 @@ class _Finder:
 
 
 def _unread(levels: Iterable[str]) -> str:
-    """Why text is neither numbers nor dates, where all of it looks like them."""
+    """The reason that levels which look like numbers or dates are text; "" if they do not look so."""
     levels = list(levels)
     if levels and all(re.fullmatch(_GROUPED, level) for level in levels):
         return f"{levels[0]!r} is not a number; write it without signs between thousands"
@@ -205,10 +206,10 @@ def _unread(levels: Iterable[str]) -> str:
 def survey(
     table: NamedTable, missing: Sequence[str], *, deep: bool = False, room: MemoryRoom | None = None
 ) -> dict[str, ColumnFacts]:
-    """The facts of every column, from one reading of the whole table in flat memory. `deep`: with ranges,
-    missing cells, and the levels of numbers that are stored as such; else of columns that are stored with a
-    type no more is read than shows that they are not empty, unless `missing` has numbers or dates. `room`:
-    for the cells of text that comes with dictionaries, to be kept as levels. Raises DataError."""
+    """The facts of every column. Reads the whole table once, in constant memory. deep: also find the ranges,
+    missing cells and levels of columns stored as numbers. Without it, columns with a stored type are read
+    only until a cell is not missing, unless `missing` has numbers or dates. room: if given, the cells of text
+    with dictionaries are kept as levels, in memory within this room. Raises DataError."""
     finders = {
         name: _Finder(name, deep, None if room is None else Growing(np.int32, room)) for name in table.names
     }
@@ -247,7 +248,7 @@ def _stored_type(kind: Any) -> str:
 
 
 def _wider(before: str | None, now: str) -> str:
-    """The type that holds both."""
+    """The narrowest type that includes both types."""
     if before in (None, now):
         return now
     return "number" if {before, now} == {"whole", "number"} else "text"

@@ -19,7 +19,7 @@ from distbp.nn.wiring import DATA
 WIDE, GAP, MARGIN = 248, 44, 24  # pixels: width of a box, gap between lanes, margin of the picture
 BETWEEN, STRAIGHT, HEAD = 56, 26, 8  # pixels: gap between rows, its straight part, head of an arrow
 LINE, PAD = 16, 12  # pixels: height of a line, padding above and below the text of a box
-LETTERS, MOST_LINES, MOST_NAME = 34, 8, 18  # characters of a line, lines of a list, characters of a name
+LETTERS, MOST_LINES, MOST_NAME = 34, 8, 18  # of a small line; of a list; of a name
 
 GLUE = "\x00"
 

@@ -1,4 +1,4 @@
-"""Convolution and pooling over the steps of sequences, as images of one row with a channel for each feature."""
+"""Convolution and pooling over steps of sequences, which are images of one row with features as channels."""
 
 from __future__ import annotations
 
