@@ -1,4 +1,4 @@
-"""`distbp describe`: a job from the outside, at most 80 columns wide."""
+"""The command `distbp describe`: a job's description, at most 80 characters wide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`distbp serve`: the service on this machine."""
+"""The command `distbp serve`: runs the service on this machine."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A model on disk and in memory."""
+"""Trained models on disk and in memory."""

@@ -101,7 +101,7 @@ class Model:
         return task_of(self.heads)
 
     def classes_of(self, head: Head) -> tuple[Any, ...] | None:
-        """The names of the classes of one output, None: their numbers."""
+        """The names of the classes of one output; None: numbers."""
         return self.classes.get(head.name) if isinstance(self.classes, Mapping) else self.classes
 
     @quiet()

@@ -20,9 +20,9 @@ Prepare = Callable[[Samples, int, Array], None]  # see `Model.prepare`
 def outputs_of_series(
     network: Network, heads: Heads, vectors: Sequence[Array], x: Samples, most: int, prepare: Prepare
 ) -> Array:
-    """What the last layer gives for every step of series, (n, steps of all, outputs); 0 past the end of each.
+    """The outputs of every step of series, (n, steps, outputs); 0 past the end of each series.
 
-    most: rows of a forward pass. prepare: writes rows as the network takes them."""
+    most: the rows of a forward pass. prepare: writes rows as the network takes them."""
     assert x.lengths is not None
     most = max(1, min(most, len(x)))
     joined = Joined(heads, network, vectors, most, NUMPY)

@@ -35,9 +35,9 @@ def class_of(error: BaseException) -> str:
 
 
 def described(error: BaseException, work: Path | None = None) -> dict[str, Any]:
-    """{class, code, message} for the job's owner, `faults` too for a JobError. `code`: the error's name, in
-    snake case without "Error". work: the work volume; where that lies is not for everybody, so files in it
-    are named from there."""
+    """The error as {class, code, message} for the job's owner; a JobError also has `faults`. `code`: the
+    error's name, in snake case without "Error". work: the work volume; paths in it are made relative to it,
+    because users may not see its place."""
 
     def shown(text: str) -> str:
         return text if work is None else text.replace(f"{work}/", "")

@@ -144,7 +144,7 @@ def uses_of(wanted: Wanted, chosen: Mapping[str, Any], facts: Mapping[str, Colum
     uses = {}
     for name, kind in chosen.items():
         how = reads(kind)
-        assert how is not None  # what is left out was not chosen
+        assert how is not None  # `chosen` has no columns that are left out
         uses[name] = Use(how, facts[name].numeric)
     if wanted.plan is not None:
         uses = {column.name: Use(column.reads, column.numeric) for column in wanted.plan.columns}

@@ -84,8 +84,8 @@ def in_time(
 
 
 def windowed(table: Table, windows: Windows, series: SeriesCode) -> Table:
-    """The windows of a sorted table as samples. The target, weight and number of a sample are those of the row
-    `horizon` rows after its last one."""
+    """The windows of a sorted table as samples. The target, weight and row number of a sample are those of
+    the row `horizon` rows after its last one."""
     at, targets = windows.last + series.horizon, table.targets
     if targets is not None:
         targets = targets[at] - targets[windows.last] if series.difference else targets[at]

@@ -133,7 +133,7 @@ class Npz:
             )
         wanted = [*inputs.values(), *lengths.values(), *targets.values(), self.weights, self.columns]
         *found, weights, columns = read_arrays(file, wanted)
-        parts = (array for array in found if array is not None)  # none is None, because all have names
+        parts = (array for array in found if array is not None)  # all have names, so no array is None
         own, ends, each = (dict(zip(names, parts, strict=False)) for names in (inputs, lengths, targets))
         name, several = f"{self.path}[{self.inputs}]", isinstance(self.targets, Mapping)
         x, named = own.get(""), tuple[NamedInput, ...]()

@@ -2,7 +2,7 @@
 
 A host is looked up once. All its addresses are checked, and the connection is made to one of these. So a name
 that resolves to another machine a moment later (DNS rebinding) has no effect. Each redirect passes the same
-checks. Proxies of the environment are not used, because it could not be checked what they connect to.
+checks. Proxies of the environment are not used, because their connections could not be checked.
 """
 
 from __future__ import annotations

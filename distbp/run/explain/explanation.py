@@ -69,7 +69,7 @@ class Explanation:
         return " + ".join(error if factor == "1" else f"{factor} * {error}" for factor, error in parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Every number, as docs/cli.md describes it."""
+        """The numbers as JSON, in the format of docs/cli.md."""
         return {
             "format": FORMAT,
             "version": VERSION,

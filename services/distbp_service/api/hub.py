@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Watch:
-    """One stream's wait."""
+    """The wait of one stream for changes of its job."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()

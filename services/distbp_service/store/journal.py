@@ -81,7 +81,7 @@ def lock_job(conn: Connection, job_id: str, project: str | None = None) -> Job:
 
 
 def find_job(conn: Connection, job_id: str, project: str | None, *, locked: bool = False) -> Job:
-    """Raises NotFoundError."""
+    """Returns a job; see `lock_job`. Raises NotFoundError."""
     if not re.fullmatch(JOB_ID, job_id):
         raise NotFoundError("there is no job with such an id; job ids look like job_01j9ze3k8xq2v5w7y0ab")
     query = select(jobs).where(jobs.c.id == job_id)

@@ -110,7 +110,7 @@ def _own(caller: Caller, job_id: str, attempt: int | None = None) -> None:
 
 
 def _check_model(body: runner_schemas.ReportIn, job_id: str) -> None:
-    """A model lies in the folder of its own job."""
+    """Raises BadValueError if a reported model is not in the folder of its job."""
     if body.end is None or body.end.model is None:
         return
     parts = body.end.model.path.split("/")

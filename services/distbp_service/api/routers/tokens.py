@@ -1,4 +1,4 @@
-"""Tokens of the caller's own project, and who one is."""
+"""The routes of the project's tokens, of signing in by a link, and of the caller's own token."""
 
 from __future__ import annotations
 
