@@ -124,6 +124,12 @@ def test_the_parts_of_a_need() -> None:
     assert plain.parts["parameters"] == 2 * vector and plain.parts["optimizer state"] == 0
     assert adam.parts["optimizer state"] == 4 * vector
     assert plain.parts["gradients"] == vector and adam.parts["data"] == 7
+    rows, folds = (
+        {"train": 50, "validation": 10, "test": 9},
+        {"members": 3, "early_stopping": {"fold": "each"}},
+    )
+    apart = needed(job(5, 3, **folds, data={}), (1000,), rows, data=7, threads=2)
+    assert apart is not None and apart.parts["data"] == 7 + 2 * 60 * 1000 * 4
     assert needed(job(5, 3), None, {}) is not None  # the inputs are not known: no fewer than one
     image = job(5, 3)
     assert needed(image, (2, 2), {}) is None  # said elsewhere: the shapes do not fit

@@ -20,7 +20,7 @@ from distbp.core.arrays import Shape
 from distbp.core.errors import Fault, JobError, NoMemoryError
 from distbp.engine.evaluation import EVALUATION_ROWS
 from distbp.engine.updating import state_vectors
-from distbp.job.members import least_workers, networks
+from distbp.job.members import has_folds, least_workers, networks
 from distbp.nn.layers.columns import Columns
 from distbp.nn.losses.several import heads_of, names_of
 from distbp.nn.network import Network
@@ -82,6 +82,9 @@ def needed(
     heads = heads_of(job.loss, network.output_shapes)
     labels = not heads.several and heads.all[0].is_label  # labels are not copied
     targets = 0 if labels else sum(rows.values()) * heads.target_columns
+    if has_folds(job):  # each network that trains has a copy of its rows
+        folded = sum(rows.get(name, 0) for name in ("train", "validation"))
+        data += side * folded * math.prod(shape) * item
     by_layer = network.parameters_by_layer
     return Need(
         {
