@@ -18,7 +18,7 @@ from distbp.data.targets import Meaning
 _SAME = 0.9999  # the correlation above which a column counts as a copy
 _NEARLY = 0.99  # the share of each class's rows above which a column reveals the class
 _SHOWN = 8
-_MANY = 100  # the fewest rows; in so many, counts and codes repeat some value
+_MANY = 100  # the fewest cells; so many counts or codes repeat some value, but ids do not
 
 
 def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: Set[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Which rows of a table train, and which only measure. Split first, fit afterward."""
+"""Splits the rows of a table into those that train and those that only measure, before anything is fitted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distbp.core.errors import DataError
 from distbp.core.streams import Purpose, generator
 from distbp.core.words import counted
 
-OWNERS = ("train", "test", "validation")  # by their numbers; the last two in the order of their draw
+OWNERS = ("train", "test", "validation")  # by number; the test set is drawn before the validation set
 NOBODY = -1
 _PIECE = 1 << 18
 _BINS, _CELLS = 1 << 12, 1 << 20
@@ -29,12 +29,13 @@ def split_rows(
     times: Array | None = None,
     name: str = "the table",
 ) -> Array:
-    """Of each row the number of its split in `OWNERS`, (rows,) int8; NOBODY where `kept` is False. Raises
-    DataError where a split would be empty.
+    """The number of each row's split in `OWNERS`, (rows,) int8; NOBODY for rows that are not `kept`. Raises
+    DataError if a split would be empty.
 
-    random: shuffled by the seed. stratified: within each of `classes` (whole numbers from 0). group: rows
-    of one of `groups` (such numbers, too) stay together. time: the latest rows are the test set, those before
-    them the validation set; rows of one time stay together.
+    `way`: "random": shuffled by the seed. "stratified": the same within each of `classes`, (rows,) whole
+    numbers from 0. "group": rows with the same number in `groups`, (rows,) whole numbers from 0, stay
+    together. "time": the latest rows are the test set, and those before them the validation set; rows with
+    the same time stay together.
     """
     there = np.ones(rows, bool) if kept is None else kept
     if way == "time":
@@ -60,14 +61,15 @@ def split_rows(
 
 
 def _at_random(rows: int, shares: dict[str, float], seed: int, classes: Array | None, there: Array) -> Array:
-    """Each row has a random key; of each class those with the smallest keys measure, so many as its share is,
-    rounded. The keys are drawn twice, and counted in bins, for they may be more than fit in memory; only in
-    a bin where a split ends they are sorted."""
+    """Draws a random key for each row. In each class (without classes: in the table) the rows with the
+    smallest keys are the test set, and the next ones the validation set. Their shares are rounded to whole
+    rows. All keys may not fit in memory, so they are drawn twice and counted in bins; only bins in which a
+    split ends are sorted."""
     labels = 1 if classes is None or not rows else int(classes.max()) + 1
     bins = max(1, min(_BINS, _CELLS // labels))
 
     def drawn() -> Iterator[tuple[slice, Array, Array]]:
-        """Pieces of rows, their keys, and their bins."""
+        """Yields pieces of rows, their keys, and their bins."""
         draw = generator(seed, Purpose.SPLIT)
         for start in range(0, rows, _PIECE):
             part = slice(start, min(start + _PIECE, rows))
@@ -84,7 +86,7 @@ def _at_random(rows: int, shares: dict[str, float], seed: int, classes: Array | 
         np.int64
     )
     before = (np.cumsum(by_label, axis=1) - by_label).reshape(-1)
-    # Of each bin: how many ends lie at or before its first row, and whether one lies inside.
+    # For each bin: the number of splits that end at or before its first row, and whether one ends inside.
     ends_of = np.repeat(ends, bins, axis=1)
     done = (ends_of <= before).sum(axis=0)
     cut = np.sum((ends_of > before) & (ends_of < before + counts), axis=0) > 0

@@ -92,7 +92,7 @@ def _mark(facts: Any) -> str:
 
 @contextmanager
 def _told(name: str) -> Iterator[None]:
-    """Turns the errors of filesystems, each of which has its own, into DataError."""
+    """Turns the errors of filesystems into DataError. Each filesystem raises errors of its own."""
     try:
         yield
     except (DistbpError, GeneratorExit):
