@@ -126,6 +126,38 @@ def test_r2_is_that_of_the_rows_of_the_fold(tmp_path: Path) -> None:
     assert own.metrics["validation_r2"] == pytest.approx(r2, abs=1e-5)
 
 
+def kinds() -> Iterator[tuple[str, Any, Any, Any, dict[str, Any]]]:
+    """(name, layers, inputs, targets of 40 rows, other fields of the job)."""
+    rng = np.random.default_rng(0)
+    x, values, turns = rng.normal(size=(40, 5)), rng.normal(size=40), np.arange(40) % 2
+    one, two = {"type": "dense", "units": 1}, {"type": "dense", "units": 2}
+    yield "text", [two], x, np.array(["a", "bbbb"])[turns], {"loss": "softmax_cross_entropy"}
+    series = [rng.normal(size=(1 + number % 6, 3)) for number in range(40)]
+    yield "lengths", [{"type": "elman", "units": 2}, one], series, values, {"loss": "mse"}
+    outputs = [{**one, "name": "a"}, {**two, "name": "b", "inputs": ["input"]}]
+    losses = {"a": "mse", "b": "softmax_cross_entropy"}
+    yield "outputs", outputs, x, {"a": values, "b": turns}, {"loss": losses}
+    images = rng.integers(0, 255, size=(40, 1, 4, 4)).astype(np.uint8)
+    fields = {"loss": "sigmoid_cross_entropy", "data": {"scale": 255}}
+    yield "images", [{"type": "flatten"}, one], images, turns, fields
+    yield "whole batches", [one], x, values, {"loss": "mse", "optimizer": "lbfgs", "batch_size": "full"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "x", "y", "fields"), [pytest.param(*rest, id=name) for name, *rest in kinds()]
+)
+def test_rows_of_any_kind(layers: Any, x: Any, y: Any, fields: dict[str, Any], tmp_path: Path) -> None:
+    job = {"model": {"layers": layers}, "epochs": 2, "batch_size": 8, "workers": 0, "members": 3, **fields}
+    job["early_stopping"] = {"fold": "each"}
+    few = {name: part[:9] for name, part in y.items()} if isinstance(y, dict) else y[:9]
+    if fields["loss"] == "sigmoid_cross_entropy":
+        few = few * 1.0  # whole numbers train, and floats measure
+    data = {"train": (x, y), "validation": (x[:9], few)}
+    result = train(TrainingJob.from_mapping(job), data=data, output=tmp_path / "run")
+    assert len({one["params_sha256"] for one in result.members}) == 3
+    assert verify_run(result.path, data=data).equal
+
+
 def test_restarts_measure_on_the_same_rows() -> None:
     plain = STATEFUL_JOB.replace(restarts=2)
     folds = plain.replace(early_stopping={"patience": 2, "fold": "each"})

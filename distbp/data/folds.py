@@ -57,8 +57,8 @@ def fold_splits(
     parts = fold_rows(len(train), len(validation), number, _labels(targets["train"]))
     tables, targets = dict(tables), dict(targets)
     for name, rows in zip(("train", "validation"), parts, strict=True):
-        tables[name] = replace(whole.some(rows), skipped=tables[name].skipped)
         targets[name] = both[rows]
+        tables[name] = replace(whole.some(rows), targets=targets[name], skipped=tables[name].skipped)
     return tables, targets
 
 
@@ -71,11 +71,11 @@ def _labels(targets: Array) -> Array | None:
 
 
 def _joined(one: Table, other: Table) -> Table:
-    """The rows of two tables. Rows of one file keep their numbers; rows of two are counted through both."""
-    joined: dict[str, Array | None] = {}
-    for name in ("inputs", "targets", "lengths"):
-        parts = (getattr(one, name), getattr(other, name))
-        joined[name] = None if parts[0] is None or parts[1] is None else np.concatenate(parts)
+    """The rows of two tables, without targets. Rows of one file keep their numbers; rows of two are counted
+    through both."""
+    joined: dict[str, Array | None] = {"targets": None, "inputs": np.concatenate((one.inputs, other.inputs))}
+    if one.lengths is not None and other.lengths is not None:
+        joined["lengths"] = np.concatenate((one.lengths, other.lengths))
     weights = [np.ones(len(t)) if t.weights is None else t.weights for t in (one, other)]
     joined["weights"] = None if one.weights is other.weights is None else np.concatenate(weights)
     named: dict[str, object] = {"first_row": 0, "row_numbers": None}

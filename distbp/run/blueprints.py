@@ -69,6 +69,14 @@ def make_blueprint(job: TrainingJob, splits: Splits) -> Blueprint:
     return replace(blueprint, shards=shards, frames=frames)
 
 
+def of_fold(blueprint: Blueprint, job: TrainingJob, splits: Splits) -> Blueprint:
+    """The blueprint of a network that trains and measures on other rows. job: its own. Raises DataError if
+    all its rows weigh 0."""
+    class_weights, _ = check_splits(job, splits)
+    frames = _frames(splits) if blueprint.frames else {}
+    return replace(blueprint, job=job, class_weights=class_weights, frames=frames)
+
+
 def check_splits(job: TrainingJob, splits: Splits) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
     """Checks that the job fits its data. Returns the class weights (None: none) and notes. Raises JobError
     with every fault, DataError if all rows of a split weigh 0 in the loss."""

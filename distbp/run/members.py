@@ -28,7 +28,7 @@ from distbp.engine.blueprint import Blueprint
 from distbp.job import TrainingJob
 from distbp.job.members import fold_of, has_folds, member_job, networks
 from distbp.run import agreement, checkpoint, events
-from distbp.run.blueprints import make_blueprint
+from distbp.run.blueprints import of_fold
 from distbp.run.control import Requests
 from distbp.run.delivery import delivered
 from distbp.run.drive import drive
@@ -68,7 +68,7 @@ class _Training:
         job = member_job(self.blueprint.job, number)
         if has_folds(self.blueprint.job) and number:
             splits = self.splits.of_fold(fold_of(job))
-            return make_blueprint(job, splits), splits
+            return of_fold(self.blueprint, job, splits), splits
         return replace(self.blueprint, job=job), self.splits
 
 

@@ -69,7 +69,7 @@ def test_inputs_targets_and_weights_move_together() -> None:
         assert len(one) == rows and one.targets is not None and one.weights is not None
         numbers = [one.row_number(row) for row in range(rows)]
         np.testing.assert_array_equal(one.inputs[:, 0], numbers)
-        np.testing.assert_array_equal(one.targets[:, 0], numbers)
+        np.testing.assert_array_equal(one.targets, meant[name])
         np.testing.assert_array_equal(meant[name][:, 0], np.array(numbers) * 2)
         expected = [number + 10.0 if number < 8 else 1.0 for number in numbers]
         np.testing.assert_array_equal(one.weights, expected)
