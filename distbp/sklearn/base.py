@@ -1,5 +1,5 @@
-"""What both estimators have in common: settings, training, inputs. A setting that scikit-learn's
-MLPClassifier has, too, has its name."""
+"""The common part of both estimators: settings, training, inputs. Settings that scikit-learn's MLPClassifier
+has, too, have the same names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from distbp.sklearn.training import Before, Rows, trained, trained_on_arrays
 
 
 def takes_batches(estimator: Any) -> bool:
-    """Whether rows may come piece by piece."""
+    """Whether the estimator has `partial_fit`: its optimizer does not need all rows at once."""
     return not takes_all_rows(estimator.get_params(deep=False))
 
 
@@ -38,7 +38,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     n_iter_: int
     model_: Model
     _after: Before
-    _targets: list[str]  # the columns of a table that are predicted
+    _targets: list[str]  # the names of the target columns, if it was trained on a table
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     def _checked(
         self, x: Any, y: Any, sample_weight: Any, one_pass: bool, **kinds: Any
     ) -> tuple[Any, Array, Array | None]:
-        """Inputs (an array, or a table of Arrow), targets and weights without the rows that weigh nothing.
+        """Inputs (an array, or a table of Arrow), targets and weights (or None). Leaves out rows of weight 0.
         Raises ValueError."""
         going_on = self._goes_on(one_pass)
         # The recipe codes numbers in bins, which need columns and one target.
@@ -121,7 +121,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
                 ensure_all_finite="allow-nan",
                 **kinds,
             )
-            if (columns or np.isnan(x).any()) and not frame_before:  # else it cannot go on
+            if (columns or np.isnan(x).any()) and not frame_before:  # a frame's columns stay
                 x, table = named(x, self._names), True
         if sample_weight is None:
             return x, y, None
@@ -146,7 +146,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         one_pass: bool = False,
         names: Sequence[str] = ("target",),
     ) -> None:
-        """Sets `job_`, `result_`, `model_`, `n_iter_` and `loss_curve_`. names: of the targets of a table."""
+        """Trains; waits. Sets `job_`, `result_`, `model_`, `n_iter_` and `loss_curve_`. names: of the target
+        columns, if x is a table."""
         settings, values, table = self.get_params(deep=False), loss == "mse", not isinstance(x, np.ndarray)
         classes = y if loss == "softmax_cross_entropy" else None
         before = self._after if self._goes_on(one_pass) else None
@@ -169,7 +170,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             categories, different = categories_in(x), different_numbers(x, BINS * BINS_COLUMNS)
             x, self._targets, weight = with_targets(x, y, weights, names, plan is not None)
             data = data_of_table(settings, self._targets, weight, not values, rows, different, categories)
-            if plan is not None and keeps is not None:  # what becomes of the columns and values, too
+            if plan is not None and keeps is not None:  # it keeps the plan of the table, too
                 data, keeps = {key: data[key] for key in data if key != "columns"}, ("preparation", *keeps)
                 if values and not plan.several:
                     data["target"] = {**data["target"], "clip": bool(plan.target.limits)}
@@ -202,11 +203,11 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         self.loss_curve_ = [*self.loss_curve_, *losses] if more else losses
 
     def _goes_on(self, one_pass: bool) -> bool:
-        """Whether training goes on from what it left."""
+        """Whether training continues with the weights of the last training."""
         return bool(one_pass or self.warm_start) and hasattr(self, "_after")
 
     def _check_going_on(self, before: Any, table: bool) -> None:
-        """Raises ArgumentError where training cannot go on from what it left."""
+        """Raises ArgumentError if training cannot continue with the weights of the last training."""
         if before is None:
             return
         if self.members != 1:
@@ -248,6 +249,6 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     @property
     def _names(self) -> Array:
-        """Of the columns of a table: those of arrays are their numbers."""
+        """The names of the columns of inputs; an array's columns are named by their numbers."""
         numbers = np.arange(self.n_features_in_).astype(str)
         return np.asarray(getattr(self, "feature_names_in_", numbers))

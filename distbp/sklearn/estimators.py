@@ -214,7 +214,7 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
 
 def _dense(y: Any) -> tuple[Any, bool]:
-    """y, as an array where it has a column for each label; and whether it has."""
+    """Returns y, and whether it has a column for each label; if so, as a dense array (n, labels)."""
     if hasattr(y, "toarray"):  # sparse
         y = y.toarray()
     array = np.asarray(y)
@@ -223,7 +223,7 @@ def _dense(y: Any) -> tuple[Any, bool]:
 
 
 def _indicators(y: Array) -> tuple[Array, Array]:
-    """y and the numbers of the labels. Raises ArgumentError."""
+    """Returns y, (n, labels), and the numbers of the labels. Raises ArgumentError if not all are 0 and 1."""
     y = np.asarray(y)
     if not np.isin(y, (0, 1)).all():
         raise ArgumentError(
@@ -234,7 +234,7 @@ def _indicators(y: Array) -> tuple[Array, Array]:
 
 
 def _classes(y: Any) -> tuple[Array, Array]:
-    """y and its classes. Raises ValueError."""
+    """Returns the number of each row's class, (n,), and the classes in order. Raises ValueError."""
     y = column_or_1d(y, warn=True)
     if y.dtype == object and (gone := np.flatnonzero([one is None for one in y]).tolist()):
         shown = ", ".join(map(str, gone[:8])) + (", ..." if len(gone) > 8 else "")

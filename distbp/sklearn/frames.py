@@ -1,4 +1,5 @@
-"""Frames with more than numbers: they are trained on as tables, whose plan is part of the model."""
+"""Frames with more than numbers. They are trained on as tables, and the plan of the table is part of the
+model."""
 
 from __future__ import annotations
 
@@ -17,9 +18,10 @@ from distbp.sklearn.settings import TAKEN
 
 
 def rows_of(x: Any, named: bool = False) -> tuple[Any, bool]:
-    """Inputs, and whether they are a table of Arrow with text, dates or holes (or any, where they are to have
-    `named` columns); else scikit-learn takes them: batches and streams of Arrow as a table, which has names.
-    Raises ArgumentError for a frame without rows."""
+    """Returns the inputs, and whether they are now a table of Arrow, to be trained on as a table: a frame with
+    text, dates or holes, or, if `named`, any frame. Other inputs are for scikit-learn; of these, batches and
+    streams of Arrow become tables, which have names. Raises ArgumentError for a frame that is not computed
+    yet."""
     kind = frame_kind(x)
     if kind == "lazy":
         raise ArgumentError(f"a {type(x).__name__} has no rows yet; give what its .collect() returns")
@@ -35,7 +37,7 @@ def rows_of(x: Any, named: bool = False) -> tuple[Any, bool]:
 
 
 def _plain(table: Any) -> Any:
-    """The table with text that rows can be taken of: pyarrow takes none of views."""
+    """The table without string views, from which pyarrow cannot take rows."""
     pa = arrow().pa
     kinds = [pa.large_string() if pa.types.is_string_view(f.type) else f.type for f in table.schema]
     return table.cast(pa.schema(list(zip(table.column_names, kinds, strict=True))))
@@ -50,13 +52,12 @@ def _numbers(column: Any) -> bool:
 
 
 def categories_in(table: Any) -> list[str]:
-    """The columns that are stored as categories of numbers, or of text that reads as numbers: by their cells
-    alone they would be numbers."""
+    """The columns that are stored as categories, but whose cells alone would be taken for numbers."""
     return [name for name in table.column_names if _is_coded(table.column(name).combine_chunks())]
 
 
 def different_numbers(table: Any, rows: int) -> list[int]:
-    """Of each column that is stored as numbers, how many values its first rows have."""
+    """The number of different values in the first `rows` rows, for each column that is stored as numbers."""
     first, types, compute = table.slice(0, rows), arrow().pa.types, arrow().compute
     numbers = (types.is_integer, types.is_floating, types.is_decimal)
     return [
@@ -79,9 +80,9 @@ def _is_coded(column: Any) -> bool:
 def with_targets(
     table: Any, y: Array, weights: Array | None, names: Sequence[str], known: bool = False
 ) -> tuple[Any, list[str], str | None]:
-    """The table with the targets, (n,) or (n, outputs), and the weights, as further columns; their names.
-    names: wanted for the targets; `known`: they have them, and no column of the rows with such a name
-    counts."""
+    """The table with targets and weights as further columns, and the names of these columns. y: (n,) or (n,
+    outputs). names: wanted for the targets. `known`: the targets must have these names, and replace columns
+    of the table with such a name; else a taken name is changed."""
     targets = []
     for name, column in zip(names, y.reshape(len(y), -1).T, strict=True):
         if known and name in table.column_names:
@@ -95,14 +96,14 @@ def with_targets(
 
 
 def _free(table: Any, name: str) -> str:
-    """A name that no column has; an output of the network can have it, too."""
+    """The name with as many "_" as make it unlike all columns and the words of a job."""
     while name in table.column_names or name in TAKEN:
         name += "_"
     return name
 
 
 def named(x: Any, names: Array) -> Any:
-    """What a model of a table takes: an array gets the names of the columns."""
+    """Inputs for a model of a table: a frame as it is, an array with the names of the columns."""
     if frame_kind(x) is not None or np.ndim(x) != 2:
         return x
     if np.shape(x)[1] != len(names):

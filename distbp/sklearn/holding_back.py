@@ -18,16 +18,16 @@ FEW_ROWS = 1000
 
 
 def held_back(settings: Settings, rows: int) -> Any:
-    """The share of the rows that early stopping measures on. Of few rows a tenth says too little to choose an
-    epoch by."""
+    """The share of the rows that early stopping measures on, or their number. A tenth of few rows says too
+    little to choose an epoch."""
     few = settings["recipe"] is not None and rows < FEW_ROWS
     return said(settings["validation_fraction"], 0.2 if few else 0.1)
 
 
 def apart(share: Any, rows: int, classes: Array | None, draws: Any) -> tuple[Array, Array]:
-    """The rows that train, and those that early stopping measures on. classes: (rows,) from 0, each of which
-    is split by itself; where they are too many or too rare for scikit-learn, those with few rows train.
-    Raises ValueError."""
+    """The numbers of the rows that train, and of those that early stopping measures on. classes: (rows,),
+    whole numbers from 0; each class is split by itself. If scikit-learn cannot do that, because classes are
+    many or rare, all rows of the rare classes train. Raises ValueError."""
     most = rows if isinstance(share, Integral) else 1
     if not isinstance(share, int | float | np.number) or not 0 < share < most:
         raise ArgumentError(
@@ -42,7 +42,7 @@ def apart(share: Any, rows: int, classes: Array | None, draws: Any) -> tuple[Arr
                 seed = int(draws.randint(2**31))
                 owner = split_rows(rows, {"validation": part}, "stratified", seed, classes=classes)
                 return np.flatnonzero(owner == 0), np.flatnonzero(owner)
-            except DataError:  # none of them has rows enough
+            except DataError:  # no class has enough rows to be split
                 classes = None
     training, held_out = train_test_split(
         np.arange(rows), test_size=share, random_state=draws, stratify=classes

@@ -1,4 +1,4 @@
-"""What the settings of an estimator mean: the job that they make."""
+"""Turns the settings of an estimator into a job."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from distbp.job.method_checks import takes_whole_batches
 from distbp.optim import OPTIMIZERS
 
 ACTIVATIONS = MappingProxyType({"identity": "linear", "logistic": "sigmoid"})  # scikit-learn's names
-# The settings of options that several optimizers have.
+# Settings of the estimators, and the options of optimizers that they set.
 _OPTIONS = MappingProxyType(
     {"momentum": "momentum", "beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"}
 )
-# The settings that fields of a job come from.
+# Fields of a job, and the settings that decide them.
 _SETTINGS = MappingProxyType(
     {
         "epochs": "max_iter",
@@ -34,8 +34,8 @@ _SETTINGS = MappingProxyType(
     }
 )
 Settings = Mapping[str, Any]
-TRUNK = "trunk"  # the layer below several outputs
-TAKEN = ("input", "column", "type", TRUNK)  # what names of outputs would be mistaken for
+TRUNK = "trunk"  # the name of the layer below several outputs
+TAKEN = ("input", "column", "type", TRUNK)  # words of a job, which no output may have as its name
 
 
 def job_of(
@@ -51,9 +51,10 @@ def job_of(
     init_keeps: Sequence[str] | None = None,
     names: Sequence[str] = (),
 ) -> TrainingJob:
-    """The job that an estimator's settings mean. data: of a table, else None. one_pass: an epoch alone, at
-    one rate. init_keeps: what it goes on with of the training before; None: it begins. names: of the targets
-    of a table, where they are several, each of which has an output of its own. Raises JobError."""
+    """The job of an estimator's settings. data: the job's `data` for a table; None: the rows are arrays.
+    one_pass: train one epoch at a constant rate. init_keeps: the job's `init_keeps`, if it continues earlier
+    training; None: it begins. names: of the targets of a table, if there are several; each has its own
+    output. Raises ArgumentError, JobError."""
     usual = usual_settings(settings)
     if said(settings["bins"], None) is not None and (settings["recipe"] != "table" or data is None):
         text = "and only recipe='table' with one target, or frames, has bins; leave it out"
@@ -113,12 +114,13 @@ def job_of(
 
 
 def _kept(init_keeps: Sequence[str], whole: bool) -> list[str]:
-    """What of the training before can go on. whole: the optimizer takes all rows, and has no state."""
+    """The entries of `init_keeps` that the optimizer can use. whole: it takes all rows at once, and so has no
+    state to continue with."""
     return [one for one in init_keeps if not (whole and one == "optimizer")]
 
 
 def _setting(path: str, settings: Settings) -> str:
-    """The path of a job's field by the setting that it comes from."""
+    """The path of a fault in words of the estimator: with the name of the setting that decides the field."""
     own = next((name for name, option in _OPTIONS.items() if path == f"optimizer.{option}"), None)
     if own is not None and said(settings[own], None) is not None:
         return own
@@ -135,9 +137,9 @@ def data_of_table(
     different: Sequence[int],
     categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The job's `data` of a frame. targets, weight: their columns. rows: how many to learn from. different:
-    of each column of numbers, how many values it has. categories: columns that are such, whatever they
-    hold."""
+    """The job's `data` for a frame. targets, weight: the names of their columns. rows: the number of training
+    rows. different: the number of different values in each column of numbers. categories: columns that are
+    categories, whatever their cells look like."""
     number: dict[str, Any] = {"kind": "number"}
     bins = _plain(said(settings["bins"], None))
     if not settings["standardize"]:
@@ -162,12 +164,13 @@ def data_of_table(
 
 
 def _pattern(name: str) -> str:
-    """What fits this name alone, where the kinds of columns are written."""
+    """A pattern that matches only this name, as a key of the job's `data.columns`."""
     return "[o]thers" if name == OTHERS else glob.escape(name)
 
 
 def usual_settings(settings: Settings) -> dict[str, Any]:
-    """What "auto" means, by the recipe. Raises ArgumentError for one that is not known."""
+    """The values of settings that are "auto", which depend on the recipe. Raises ArgumentError for an unknown
+    recipe."""
     if settings["recipe"] is None:
         batch_size: Any = partial(min, 200)
         return {
@@ -193,7 +196,7 @@ def usual_settings(settings: Settings) -> dict[str, Any]:
 
 
 def stops_early(settings: Settings) -> bool:
-    """Raises ArgumentError for what is neither yes nor no."""
+    """Whether training stops early. Raises ArgumentError for a value other than True, False and "auto"."""
     found = said(settings["early_stopping"], usual_settings(settings)["early_stopping"])
     if isinstance(found, str):
         raise ArgumentError(f"early_stopping is {found!r}; give True, False or 'auto'")
@@ -207,7 +210,7 @@ def takes_all_rows(settings: Settings) -> bool:
 
 
 def said(value: Any, usual: Any) -> Any:
-    """A setting, or what is usual where it is "auto"."""
+    """A setting, or `usual` if it is "auto"."""
     return usual if isinstance(value, str) and value == "auto" else value
 
 
@@ -227,7 +230,7 @@ def _layers(
 
 
 def _apart(layers: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The layers with one output for each name in place of the last layer."""
+    """The layers with the last one replaced by one output for each name."""
     *below, last = layers
     if below:
         below[-1] = {**below[-1], "name": TRUNK}
@@ -248,19 +251,19 @@ def _optimizer(settings: Settings, epochs: Any, classes: bool) -> Any:
         return {**update, "learning_rate": rate}
     if isinstance(update, str):
         update = {"type": said(update, "adam")}
-        kind = OPTIMIZERS.get(update["type"])  # of a name that is not known the job says so
+        kind = OPTIMIZERS.get(update["type"])  # None for an unknown name, which is a fault of the job
         if kind is not None and _has(kind, "learning_rate"):
             update["learning_rate"] = rate
     return update
 
 
 def _with_options(update: Any, settings: Settings) -> tuple[Any, list[Fault]]:
-    """An optimizer with those of its options that are settings of their own, and those that it does not
-    have."""
+    """An optimizer with the options that settings give, and a fault for each setting that is not an option of
+    it."""
     given = {name: value for name in _OPTIONS if (value := said(_plain(settings[name]), None)) is not None}
     wanted = update.get("type") if isinstance(update, Mapping) else None
     kind = OPTIMIZERS.get(wanted) if isinstance(wanted, str) else None
-    if kind is None:  # which the job says
+    if kind is None:  # a fault of the job
         return update, []
     lacking = [name for name in given if not _has(kind, _OPTIONS[name])]
     own = {_OPTIONS[name]: value for name, value in given.items() if name not in lacking}
@@ -286,5 +289,5 @@ def _stopping(settings: Settings, usual: Settings, epochs: Any, loss: str, rows:
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy number, as a search over parameters gives it, as a plain one."""
+    """The value as a plain number if it is one of NumPy, as searches over parameters give."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""One training for an estimator: from checked rows to a result and a model in memory."""
+"""Trains for an estimator: takes checked rows, and returns a result and a model in memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from distbp.run.result import Result
 from distbp.run.train import train
 from distbp.run.warm_start import keep_init, kept_init
 
-Scales = tuple[Array, Array]  # what is subtracted, what it is divided by; of each column
+Scales = tuple[Array, Array]  # for each column: the number to subtract, and the divisor
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Inputs, targets and weights of some rows; no weights: all alike."""
+    """Some rows. x: (n, features). y: (n,) or (n, outputs). weights: (n,), or None if all rows weigh 1."""
 
     x: Array
     y: Array
@@ -35,26 +35,27 @@ class Rows:
         return (self.x, self.y) if self.weights is None else (self.x, self.y, self.weights)
 
     def moments(self, values: Array) -> Scales:
-        """Mean and deviation of each column, float64, by weight; a deviation of 0 is 1."""
+        """The weighted mean and standard deviation of each column, float64. A deviation of 0 is returned as
+        1."""
         wide = values.astype(np.float64, order="C")  # sums depend on the order in memory
-        exponent = exponents(wide)  # with which no square leaves float64
+        exponent = exponents(wide)  # scaled by it, no square overflows
         wide = np.ldexp(wide, -exponent)
         mean = np.average(wide, axis=0, weights=self.weights)
         deviation = np.sqrt(np.average(np.square(wide - mean), axis=0, weights=self.weights))
-        # What rounding leaves of a constant is not a deviation.
+        # A constant has a deviation above 0 by rounding alone.
         constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
         return np.ldexp(mean, exponent), np.where(constant, 1.0, np.ldexp(deviation, exponent))
 
     def quartiles(self) -> Scales:
-        """The median of each input, and what lies between its quartiles, half its range where these are one,
-        1 where that is 0; float64, of all rows alike."""
+        """The median of each input, and the distance between its quartiles, float64, without weights. If the
+        distance is 0, it is half the range; if that is 0, it is 1."""
         low, median, high = np.quantile(self.x.astype(np.float64), [0.25, 0.5, 0.75], axis=0)
         spread = np.where(high > low, high - low, np.ptp(self.x.astype(np.float64), axis=0) / 2)
         return median, np.where(spread > 0, spread, 1.0)
 
 
 class _Passing(Disk):
-    """Of runs that nobody takes up again: nothing has to survive a power cut."""
+    """The disk of runs that nobody resumes, so nothing needs to survive a power cut."""
 
     def fsync(self, fd: int) -> None:
         pass
@@ -62,8 +63,8 @@ class _Passing(Disk):
 
 @dataclass(frozen=True)
 class Before:
-    """What training goes on from: the files of a run's `init/`, and the scales of the rows that it saw first;
-    None: none."""
+    """The state with which training continues. files: of the run's `init/`. inputs, targets: the scales of
+    the rows of the first training; None: not scaled."""
 
     files: Mapping[str, bytes]
     inputs: Scales | None = None
@@ -71,12 +72,12 @@ class Before:
 
     @property
     def keeps(self) -> tuple[str, ...]:
-        """What of it a job takes beside the weights."""
+        """The job's `init_keeps` for arrays."""
         return ("optimizer",) if any("/" in name for name in self.files) else ()
 
     @staticmethod
     def after(run: Path, room: Path, optimizer: bool) -> Before:
-        """A finished run. room: a folder to work in."""
+        """The state after a finished run. room: an empty folder for temporary files."""
         keep_init(run / "model", room, optimizer=optimizer, disk=_Passing())
         kept = kept_init(room)
         assert kept is not None
@@ -97,7 +98,7 @@ class Trained:
 
 
 def trained(job: TrainingJob, data: Any, before: Before | None, *, shown: bool) -> Trained:
-    """Trains, and keeps nothing on disk; waits."""
+    """Trains; waits. Leaves nothing on disk. shown: whether to show progress."""
     with tempfile.TemporaryDirectory(prefix="distbp-fit-") as folder:
         run, init = Path(folder) / "run", None
         if before is not None:
@@ -121,9 +122,9 @@ def trained_on_arrays(
     robust: bool = False,
     shown: bool = False,
 ) -> Trained:
-    """As `trained`. standardize: inputs get mean 0 and deviation 1 by the weights of the training rows, or
-    where `robust`, are scaled by median and quartiles; targets that are `values` get mean 0 and deviation 1,
-    too; the scales of `before` stay. The model takes and gives the units of the caller."""
+    """As `trained`, for arrays. standardize: scales inputs to mean 0 and deviation 1 (weighted), or if `robust`
+    by median and quartiles; and targets, if they are `values`, to mean 0 and deviation 1. The scales in
+    `before` are kept. The model takes inputs and returns predictions in the caller's units."""
     if before is not None:
         inputs, targets = before.inputs, before.targets
     else:
@@ -155,7 +156,7 @@ def _scaled(rows: Rows, inputs: Any, targets: Any) -> Rows:
 
 
 def _unscaled(model: Model, mean: Array, deviation: Array) -> Model:
-    """The model whose last layer gives values in the unit of the targets."""
+    """The model with a last layer that gives values in the units of the targets, not in deviations."""
     vectors = [vector.copy() for vector in model.vectors]
     last = len(model.network.layers) - 1
     for vector in vectors:
