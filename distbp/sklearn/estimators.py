@@ -234,7 +234,7 @@ def _indicators(y: Array) -> tuple[Array, Array]:
 
 
 def _classes(y: Any) -> tuple[Array, Array]:
-    """Returns the number of each row's class, (n,), and the classes in order. Raises ValueError."""
+    """Returns y as an array, (n,), and its classes in order. Raises ValueError."""
     y = column_or_1d(y, warn=True)
     if y.dtype == object and (gone := np.flatnonzero([one is None for one in y]).tolist()):
         shown = ", ".join(map(str, gone[:8])) + (", ..." if len(gone) > 8 else "")

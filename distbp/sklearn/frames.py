@@ -18,10 +18,9 @@ from distbp.sklearn.settings import TAKEN
 
 
 def rows_of(x: Any, named: bool = False) -> tuple[Any, bool]:
-    """Returns the inputs, and whether they are now a table of Arrow, to be trained on as a table: a frame with
-    text, dates or holes, or, if `named`, any frame. Other inputs are for scikit-learn; of these, batches and
-    streams of Arrow become tables, which have names. Raises ArgumentError for a frame that is not computed
-    yet."""
+    """Returns the inputs, and whether to train on them as a table, in which case they are a table of Arrow:
+    frames with text, dates or holes, or, if `named`, all frames. Other inputs are for scikit-learn; batches
+    and streams of Arrow become tables, which have names. Raises ArgumentError for a lazy frame."""
     kind = frame_kind(x)
     if kind == "lazy":
         raise ArgumentError(f"a {type(x).__name__} has no rows yet; give what its .collect() returns")

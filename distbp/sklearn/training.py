@@ -122,8 +122,8 @@ def trained_on_arrays(
     robust: bool = False,
     shown: bool = False,
 ) -> Trained:
-    """As `trained`, for arrays. standardize: scales inputs to mean 0 and deviation 1 (weighted), or if `robust`
-    by median and quartiles; and targets, if they are `values`, to mean 0 and deviation 1. The scales in
+    """As `trained`, for arrays. standardize: scales inputs to mean 0 and deviation 1 (weighted), or by median
+    and quartiles if `robust`; and targets, if they are `values`, to mean 0 and deviation 1. The scales in
     `before` are kept. The model takes inputs and returns predictions in the caller's units."""
     if before is not None:
         inputs, targets = before.inputs, before.targets
