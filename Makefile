@@ -13,8 +13,8 @@ RUN := .venv/bin/python
 # Tests start hundreds of interpreters. Each would compile every module again if nothing were kept.
 unexport PYTHONDONTWRITEBYTECODE
 # The gate: the same order and the same examples each time; what was skipped, and what took longest.
-# Three processes on two cores: many tests wait for processes, Ray or a service.
-GATE := --randomly-seed=1 --durations=10 -rs -n 3
+# Five processes, also on two cores: many tests wait for processes, Ray or a service. Each takes about 1 GB.
+GATE := --randomly-seed=1 --durations=10 -rs -n 5
 SEEDS ?= $(shell shuf -i 1-4294967295 -n 5)
 
 demo: $(VENV)  ## train on Ray and in one process, compare the bits, predict

@@ -170,7 +170,7 @@ class DistbpClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return self
 
     def _learn(self, x: Any, y: Array, weights: Any, names: Sequence[Any] | None, **more: Any) -> None:
-        """names: of the columns of y, where it is a frame."""
+        """Trains on checked rows; waits. names: of the columns of y if it is a frame, else None."""
         outputs, loss = len(self.classes_), "softmax_cross_entropy"
         if self._labelled:
             loss, y = "sigmoid_cross_entropy", y.astype(np.int64)
