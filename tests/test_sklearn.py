@@ -228,7 +228,7 @@ def test_recipe_and_members() -> None:
     pytest.importorskip("pyarrow", reason="arrays with a recipe are tables, which need pyarrow")
     x, y = load_iris(return_X_y=True)
     small = {"hidden_layer_sizes": (16,), "max_iter": 20, "learning_rate_init": 0.02}
-    net = DistbpClassifier(**small, recipe="table", members=2, random_state=0).fit(x, y)
+    net = DistbpClassifier(**small, recipe="table", members=np.int64(2), random_state=0).fit(x, y)
     assert [layer.type for layer in net.job_.model.layers] == ["dense", "dropout", "dense"]
     assert (net.job_.optimizer.type, net.job_.optimizer.schedule.type) == ("adamw", "warm_up")
     assert (net.job_.optimizer.learning_rate, net.job_.batch_size, net.job_.members) == (0.02, 32, 2)

@@ -70,15 +70,15 @@ def stopping(folds: bool = False) -> dict[str, Any]:
     return {"metric": "validation_loss", "patience": PATIENCE, **({"fold": "each"} if folds else {})}
 
 
-def has_folds(members: Any, rows: int | None) -> bool:
-    """Whether each of several networks measures on a fold of its own. rows: of the table; None: not known."""
+def suits_folds(members: Any, rows: int | None) -> bool:
+    """Whether each of several networks is to measure on its own fold. rows: of the table; None: unknown."""
     return type(members) is int and members > 1 and rows is not None and rows < FOLDS_ROWS
 
 
 def with_folds(job: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
     """The fields of a job for a table of `rows` rows, with folds if they suit it and it does not say."""
     found, data = job.get("early_stopping"), job.get("data")
-    suits = has_folds(job.get("members"), rows) and isinstance(data, Mapping) and may_mix(data)
+    suits = suits_folds(job.get("members"), rows) and isinstance(data, Mapping) and may_mix(data)
     if not suits or not isinstance(found, Mapping):
         return job
     return {**job, "early_stopping": {"fold": "each", **found}}
@@ -121,7 +121,7 @@ def expanded(job: Any) -> Any:
         fields["optimizer"] = _over(optimizer(epochs), job.get("optimizer"))
     fields.setdefault("batch_size", batch_size(rows))
     if _validates(job["data"]):
-        folds = has_folds(job.get("members"), rows) and may_mix(job["data"])
+        folds = suits_folds(job.get("members"), rows) and may_mix(job["data"])
         fields.setdefault("early_stopping", stopping(folds))
     return {**fields, "model": {**rest, "layers": layers(outputs, HIDDEN)}}
 

@@ -282,7 +282,7 @@ def _not_of(kind: Any, name: str) -> str:
 def _stopping(settings: Settings, usual: Settings, epochs: Any, loss: str, rows: int) -> dict[str, Any]:
     patience = {"patience": _plain(said(settings["n_iter_no_change"], usual["n_iter_no_change"]))}
     if settings["recipe"] == "table":
-        return {**recipes.stopping(recipes.has_folds(settings["members"], rows)), **patience}
+        return {**recipes.stopping(recipes.suits_folds(_plain(settings["members"]), rows)), **patience}
     if settings["recipe"] == "realmlp":
         return {**realmlp.stopping(epochs, loss == "softmax_cross_entropy"), **patience}
     return patience
