@@ -205,6 +205,17 @@ def test_folds_that_there_are_not(fold: Any) -> None:
 
 
 def test_folds_need_validation_rows(tmp_path: Path) -> None:
-    job = JOB.replace(early_stopping={"metric": "train_loss", "fold": "each"})
-    with pytest.raises(DataError, match="fold needs validation rows"):
-        train(job, data={"train": DATA["train"]}, output=tmp_path / "run")
+    text = r"early_stopping\.fold: cuts .* but there is no validation set; give one, or leave fold out"
+    for number, fold in enumerate(("each", 1)):
+        job = JOB.replace(early_stopping={"metric": "train_loss", "fold": fold})
+        with pytest.raises(JobError, match=text):
+            train(job, data={"train": DATA["train"]}, output=tmp_path / str(number))
+
+
+def test_rows_that_are_too_many_to_copy_are_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTBP_PREPARE_BYTES", "100")
+    with pytest.raises(DataError, match=r"early_stopping\.fold copies the rows for every network, 0 MB"):
+        train(JOB, data=DATA, output=tmp_path / "run")
+    assert not (tmp_path / "run/members").exists()

@@ -182,3 +182,6 @@ def _splits(job: TrainingJob, rows: Mapping[str, int]) -> Iterator[Fault]:
             f"watches {job.early_stopping.metric!r}, but there is no validation set; give one, or"
             " watch 'train_loss'",
         )
+    elif job.early_stopping is not None and job.early_stopping.fold is not None:
+        text = "cuts the validation set and the training set into folds, but there is no validation set"
+        yield Fault("early_stopping.fold", f"{text}; give one, or leave fold out")

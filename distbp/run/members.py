@@ -107,7 +107,7 @@ def train_members(
         data = splits.ready(blueprint)
         requests = Requests(control, run.path)
         training = _Training(run, job, blueprint, splits, data, control, told, requests, init)
-        _check_lengths(training, count, log)
+        _check_networks(training, count, log)
         if job_text is not None:
             run.write_job(job_text)
         for number, step in rewrite_metrics(run, count, blueprint.total_steps):
@@ -129,16 +129,16 @@ def train_members(
     return result
 
 
-def _check_lengths(training: _Training, count: int, log: events.Listener) -> None:
-    """Raises CheckpointError if a network cannot go on to the job's length, before anything is written.
-    Reports damaged checkpoints to `log`."""
+def _check_networks(training: _Training, count: int, log: events.Listener) -> None:
+    """Checks all networks before anything is written. Raises DataError if a network cannot train on its fold,
+    CheckpointError if it cannot go on to the job's length. Reports damaged checkpoints to `log`."""
     for number in range(count):
-        path = member_path(training.run.path, number)
+        path, (blueprint, _) = member_path(training.run.path, number), training.own(number)
         start = checkpoint.load_latest(path / "checkpoints") if is_run(path) else None
         for aside in start.set_aside if start else ():
             log(events.CheckpointSetAside(str(aside.path), aside.reason))
         if start is not None:
-            agreement.continued(start, training.own(number)[0])
+            agreement.continued(start, blueprint)
 
 
 def _at_a_time(now: int, most: int) -> str:

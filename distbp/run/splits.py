@@ -87,7 +87,7 @@ class Splits:
 
     def of_fold(self, number: int) -> Splits:
         """The splits in which fold `number` measures (see `distbp.data.folds`). Raises DataError."""
-        if number == 0:
+        if number == 0 or "validation" not in self.tables:  # the latter is a fault of the job, found later
             return self
         most = settings.get("DISTBP_PREPARE_BYTES")
         tables, targets = fold_splits(self.tables, self.meaning.targets, number, most)
