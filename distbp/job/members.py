@@ -1,4 +1,5 @@
-"""Members and restarts: a job that trains several networks, which differ only by their seeds."""
+"""Members and restarts: a job that trains several networks, which differ by their seeds, and perhaps by their
+folds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Trains several networks of one job, which differ only by their seeds: `members` and `restarts`.
+"""Trains several networks of one job: `members` and `restarts`. They differ by their seeds, and by their rows
+if they have folds.
 
 Each network has a run directory of its own, below `members/` in the job's run directory, and is trained by
 the usual trainer. So it can be killed, resumed and verified like any run. Networks train at the same time.
