@@ -13,7 +13,8 @@ RUN := .venv/bin/python
 # Tests start hundreds of interpreters. Each would compile every module again if nothing were kept.
 unexport PYTHONDONTWRITEBYTECODE
 # The gate: the same order and the same examples each time; what was skipped, and what took longest.
-# Five processes, also on two cores: many tests wait for processes, Ray or a service. Each takes about 1 GB.
+# Five processes, also on two cores: many tests wait for processes, Ray or a service. Each takes about 1 GB. Quick
+# tests wait for nothing, so they run in two.
 GATE := --randomly-seed=1 --durations=10 -rs -n 5
 SEEDS ?= $(shell shuf -i 1-4294967295 -n 5)
 
@@ -21,7 +22,7 @@ demo: $(VENV)  ## train on Ray and in one process, compare the bits, predict
 	@$(RUN) examples/demo.py
 
 quick: $(VENV)  ## one case of each test that starts neither Ray nor a service
-	@$(RUN) -m pytest $(GATE) --quick
+	@$(RUN) -m pytest $(GATE) -n 2 --quick
 
 test: $(VENV)  ## all tests but those that take many minutes
 	@$(RUN) -m pytest $(GATE)
@@ -35,7 +36,7 @@ test-random: $(VENV)  ## the properties with other examples, and the quick tests
 	done
 
 lowest: $(VENV_LOWEST)  ## the quick tests with the lowest versions that pyproject.toml allows; Python 3.11
-	@.venv-lowest/bin/python -m pytest $(GATE) --quick
+	@.venv-lowest/bin/python -m pytest $(GATE) -n 2 --quick
 
 package: $(VENV)  ## wheel and sdist into dist/, tried in fresh environments
 	@$(RUN) -m pytest $(GATE) -n 0 -m package tests/test_package.py
