@@ -216,6 +216,14 @@ def pictures(no_pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("distbp.run.accounts.draw_curves", no_pictures)
 
 
+@pytest.fixture(scope="module")
+def numpy_kernels() -> Iterator[None]:
+    """NumPy's kernels for all tests of a file, so that nothing is compiled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTBP_KERNELS", "numpy")
+        yield
+
+
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
     """For programs of Python whose start is not what is tested."""

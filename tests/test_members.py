@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,12 @@ from distbp.run.progress import plain_lines
 from distbp.run.result import Result
 from distbp.run.verify import verify_run
 
+pytestmark = pytest.mark.usefixtures("numpy_kernels")
 JOB, MEMBERS = STATEFUL_JOB, 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISTBP_KERNELS", "numpy")
-        yield
-
-
 @pytest.fixture(scope="module")
-def whole(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
+def whole(numpy_kernels: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     return run(tmp_path_factory.mktemp("whole") / "run")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from distbp.run.result import Result
 from distbp.run.run_directory import read_lines
 from distbp.run.verify import verify_run
 
+pytestmark = pytest.mark.usefixtures("numpy_kernels")
 LAYERS = (
     {"type": "dense", "units": 8, "activation": "tanh", "name": "trunk"},
     {"type": "dense", "units": 3, "inputs": ["trunk"], "name": "kind"},
@@ -72,15 +72,8 @@ def job(layers: Any = LAYERS, **fields: Any) -> TrainingJob:
     return make_job(layers, **{**usual, **fields})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISTBP_KERNELS", "numpy")
-        yield
-
-
 @pytest.fixture(scope="module")
-def run(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
+def run(numpy_kernels: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     return train(job(), data=DATA, output=tmp_path_factory.mktemp("outputs") / "run")
 
 

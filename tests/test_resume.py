@@ -30,6 +30,7 @@ from distbp.run.run_directory import is_run, read_lines
 from distbp.run.splits import open_splits
 from distbp.run.verify import verify_run
 
+pytestmark = pytest.mark.usefixtures("numpy_kernels")
 DATA = {"train": classes(70, weighted=True), "validation": classes(33, seed=1), "test": classes(20, seed=2)}
 STEPS_PER_EPOCH = 5  # 4 of 16 rows and one of 6
 LAYERS = (
@@ -55,15 +56,8 @@ JOB = make_job(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISTBP_KERNELS", "numpy")
-        yield
-
-
 @pytest.fixture(scope="module")
-def whole(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
+def whole(numpy_kernels: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The run that nothing happened to."""
     return run(tmp_path_factory.mktemp("whole") / "run")
 
@@ -212,7 +206,7 @@ def killed(path: Path, point: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def moments(quick: None, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def moments(numpy_kernels: None, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The kinds of all points of the whole run, in order."""
     points = Points()
     with pytest.MonkeyPatch.context() as patch:

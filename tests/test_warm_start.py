@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from distbp.run.result import Result
 from distbp.run.run_directory import read_result
 from distbp.run.verify import verify_run
 
+pytestmark = pytest.mark.usefixtures("numpy_kernels")
 DATA = {"train": classes(70), "validation": classes(33, seed=1)}
 LAYERS = (
     {"type": "dense", "units": 7, "activation": "tanh"},
@@ -30,15 +30,8 @@ LAYERS = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISTBP_KERNELS", "numpy")
-        yield
-
-
 @pytest.fixture(scope="module")
-def trained(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
+def trained(numpy_kernels: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     job = make_job(LAYERS, name="teacher", batch_size=16, epochs=3)
     return train(job, data=DATA, output=tmp_path_factory.mktemp("trained") / "run")
 

@@ -48,7 +48,7 @@ def fold_splits(
     if size > most_bytes:
         raise DataError(
             f"early_stopping.fold copies the rows for every network, {size / 1e6:,.0f} MB, and"
-            f" DISTBP_PREPARE_BYTES allows {most_bytes / 1e6:,.0f} MB; leave it out, or raise the setting"
+            f" DISTBP_PREPARE_BYTES allows {most_bytes / 1e6:,.0f} MB; leave fold out, or raise the setting"
         )
     whole, both = _joined(train, validation), np.concatenate([targets["train"], targets["validation"]])
     parts = fold_rows(len(train), len(validation), number, _labels(targets["train"]))

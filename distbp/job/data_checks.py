@@ -17,7 +17,7 @@ from distbp.job.checks import (
 from distbp.job.faults import unknown
 from distbp.job.layer_shapes import output_shapes, shapes
 from distbp.job.loss_checks import head_faults, lengths_left
-from distbp.job.members import networks
+from distbp.job.members import names_folds, networks
 from distbp.job.training_job import TrainingJob
 from distbp.nn.head_metrics import metrics_of
 from distbp.nn.layers.columns import Columns
@@ -182,6 +182,6 @@ def _splits(job: TrainingJob, rows: Mapping[str, int]) -> Iterator[Fault]:
             f"watches {job.early_stopping.metric!r}, but there is no validation set; give one, or"
             " watch 'train_loss'",
         )
-    elif job.early_stopping is not None and job.early_stopping.fold is not None:
+    elif names_folds(job):
         text = "cuts the validation set and the training set into folds, but there is no validation set"
         yield Fault("early_stopping.fold", f"{text}; give one, or leave fold out")

@@ -28,9 +28,9 @@ def canonical(fields: Mapping[str, Any]) -> str:
     for name, usual in (("members", 1), ("restarts", 1), ("bucket_by_length", True)):
         if kept.get(name) == usual:  # left out, so that digests from before these fields stay the same
             del kept[name]
-    stopping, fold_0 = kept.get("early_stopping"), (0,) if "members" in kept else (0, "each")
-    if stopping and stopping.get("fold") in fold_0:  # left out, it is the same
-        kept["early_stopping"] = {**stopping, "fold": None}
+    fold = (kept.get("early_stopping") or {}).get("fold")
+    if fold == 0 or (fold == "each" and "members" not in kept):  # the validation set, as if it were left out
+        kept["early_stopping"] = {**kept["early_stopping"], "fold": None}
     if kept.get("class_weight") is not None and kept["class_weight"] != "balanced":
         kept["class_weight"] = _by_class(kept["class_weight"])
     for name in ("metrics", "init_keeps"):  # their order does not matter

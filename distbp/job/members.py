@@ -44,6 +44,11 @@ def has_folds(job: TrainingJob) -> bool:
     return job.members > 1 and job.early_stopping is not None and job.early_stopping.fold == "each"
 
 
+def names_folds(job: TrainingJob) -> bool:
+    """Whether the job names other rows to measure on than the validation set, which is fold 0."""
+    return job.early_stopping is not None and job.early_stopping.fold not in (None, 0)
+
+
 def fold_of(job: TrainingJob) -> int:
     """The fold in which the job's rows are opened; 0: its own validation set."""
     fold = None if job.early_stopping is None else job.early_stopping.fold
@@ -58,7 +63,7 @@ def least_workers(job: TrainingJob) -> int:
 
 def folds_fit(job: TrainingJob) -> Iterator[Fault]:
     """Folds mix training and validation rows, which some jobs keep apart."""
-    if job.early_stopping is None or job.early_stopping.fold is None:
+    if not names_folds(job):
         return
     data, by = job.data, "auto" if job.data.split is None else job.data.split.by
     for field, there in (
@@ -68,7 +73,7 @@ def folds_fit(job: TrainingJob) -> Iterator[Fault]:
         ("data.truncated_bptt_steps", data.truncated_bptt_steps is not None),
     ):
         if there:
-            text = f"would mix rows that {field} keeps apart in training and validation; leave it out"
+            text = f"would mix rows that {field} keeps apart in training and validation; leave fold out"
             yield Fault("early_stopping.fold", text)
 
 

@@ -78,7 +78,7 @@ def suits_folds(members: Any, rows: int | None) -> bool:
 def with_folds(job: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
     """The fields of a job for a table of `rows` rows, with folds if they suit it and it does not say."""
     found, data = job.get("early_stopping"), job.get("data")
-    suits = suits_folds(job.get("members"), rows) and isinstance(data, Mapping) and may_mix(data)
+    suits = suits_folds(job.get("members"), rows) and isinstance(data, Mapping) and _may_mix(data)
     if not suits or not isinstance(found, Mapping):
         return job
     return {**job, "early_stopping": {"fold": "each", **found}}
@@ -121,7 +121,7 @@ def expanded(job: Any) -> Any:
         fields["optimizer"] = _over(optimizer(epochs), job.get("optimizer"))
     fields.setdefault("batch_size", batch_size(rows))
     if _validates(job["data"]):
-        folds = suits_folds(job.get("members"), rows) and may_mix(job["data"])
+        folds = suits_folds(job.get("members"), rows) and _may_mix(job["data"])
         fields.setdefault("early_stopping", stopping(folds))
     return {**fields, "model": {**rest, "layers": layers(outputs, HIDDEN)}}
 
@@ -190,7 +190,7 @@ def _over(recipe: dict[str, Any], said: Any) -> Any:
     return said
 
 
-def may_mix(data: Mapping[str, Any]) -> bool:
+def _may_mix(data: Mapping[str, Any]) -> bool:
     """Whether the validation rows are a random share of the rows, so that others can take their place. data:
     as a job has it."""
     apart = [data.get(name) for name in ("validation", "group", "time", "windows")]

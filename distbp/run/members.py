@@ -72,6 +72,14 @@ class _Training:
             return of_fold(self.blueprint, job, splits), splits
         return replace(self.blueprint, job=job), self.splits
 
+    def rows_of(self, blueprint: Blueprint, splits: Splits) -> WholeData:
+        """The rows of a network, prepared. Rows that all networks have are not copied."""
+        prepared = self.data.splits
+        if splits is not self.splits:
+            own = {name: splits.tables[name] for name in ("train", "validation")}
+            prepared = {**prepared, **replace(splits, tables=own).ready(blueprint).splits}
+        return WholeData(prepared, self.data.rows, blueprint.sharding())
+
 
 def train_members(
     run: RunDirectory,
@@ -200,7 +208,6 @@ def _train_network(training: _Training, teams: MakeTeam, number: int) -> None:
     text = job.to_yaml()
     if control.stopping:
         raise Interrupted(str(run.path), told.steps_done(), control.stopped_by)
-    data = training.data if splits is training.splits else splits.ready(blueprint)
     train = partial(
         drive,
         blueprint=blueprint,
@@ -208,7 +215,7 @@ def _train_network(training: _Training, teams: MakeTeam, number: int) -> None:
         teams=teams,
         listener=told.listener(number),
         control=control,
-        data=WholeData(data.splits, data.rows, blueprint.sharding()),
+        data=training.rows_of(blueprint, splits),
         requests=training.requests,
         draws=False,
     )

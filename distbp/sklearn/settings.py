@@ -56,14 +56,14 @@ def job_of(
     training; None: it begins. names: of the targets of a table, if there are several; each has its own
     output. Raises ArgumentError, JobError."""
     usual = usual_settings(settings)
-    if said(settings["bins"], None) is not None and (settings["recipe"] != "table" or data is None):
-        text = "and only recipe='table' with one target, or frames, has bins; leave it out"
-        raise ArgumentError(f"bins is {settings['bins']!r}, {text}")
     hidden = said(settings["hidden_layer_sizes"], usual["hidden_layer_sizes"])
     units = [*map(_plain, hidden if isinstance(hidden, Sequence | np.ndarray) else (hidden,))]
     epochs = 1 if one_pass else _plain(said(settings["max_iter"], usual["max_iter"]))
     batch_size = settings["batch_size"]
     update, faults = _with_options(_optimizer(settings, epochs, loss != "mse"), settings)
+    if said(settings["bins"], None) is not None and (settings["recipe"] != "table" or data is None):
+        text = "is for recipe='table', with frames or one target; leave it out"
+        faults.append(Fault("bins", text))
     whole = takes_whole_batches(update) and isinstance(batch_size, str)
     batch = None if whole else _plain(said(batch_size, usual["batch_size"](rows)))
     if one_pass and isinstance(update, Mapping):

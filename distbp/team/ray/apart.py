@@ -25,7 +25,7 @@ from distbp.team.membership import Options
 from distbp.team.ray.heartbeats import Heartbeats
 from distbp.team.ray.nodes import Node
 from distbp.team.ray.recruiting import short, tell_of_cpus
-from distbp.team.ray.worker_pool import LentWorker, WorkerPool
+from distbp.team.ray.worker_pool import LentWorker, WorkerPool, plain
 
 WATCH_S = 0.05  # between two looks at the worker while steps run
 FROZEN_S = Options.frozen_s
@@ -122,7 +122,7 @@ class ApartTeam:
         self._heartbeats = Heartbeats(FROZEN_S)
         self._heartbeats.expect(_ME)
         try:
-            rows = self._pool.rows_for(worker) if self._rows is None else self._rows
+            rows = self._pool.rows_for(worker) if self._rows is None else plain(self._rows)
             self._busy = True
             hosting = worker.actor.host.remote(
                 self._blueprint.slim(), snapshot, self._attempt, rows, worker.cpus

@@ -183,7 +183,7 @@ class WorkerPool:
             return self._handles
         with self._lock:
             if self._sent is None:
-                self._sent = ray.put({name: _plain(rows) for name, rows in self._data.splits.items()})
+                self._sent = ray.put(plain(self._data.splits))
             return self._sent
 
     def scale(self, workers: int) -> bool:
@@ -252,8 +252,11 @@ def _place(beginning: Any) -> Place:
     return place
 
 
-def _plain(rows: PreparedRows) -> PreparedRows:
-    """The rows to be sent. Inputs that are mapped from a file are read when the rows are sent."""
-    return PreparedRows(
-        np.asarray(rows.inputs), rows.targets, rows.weights, rows.preprocessing, windows=rows.windows
-    )
+def plain(splits: Mapping[str, PreparedRows]) -> dict[str, PreparedRows]:
+    """The rows of all splits, to be sent. Inputs that are mapped from a file are read when they are sent."""
+    return {
+        name: PreparedRows(
+            np.asarray(rows.inputs), rows.targets, rows.weights, rows.preprocessing, windows=rows.windows
+        )
+        for name, rows in splits.items()
+    }
