@@ -322,6 +322,27 @@ def test_state_saved_and_restored_midway_gives_the_same_bits(name, engine, size,
 
 
 @engines
+@pytest.mark.parametrize("name", [name for name in CHAINS if name not in ("sgd", "adagrad")])  # have no mean
+def test_a_running_mean_that_fades_ends_at_zero_not_among_subnormal_numbers(name, engine):
+    tiny = np.finfo(engine.dtype).tiny
+    left = np.array([tiny, -tiny, tiny / 8, 8 * tiny, np.nan, 1.0] * 20, engine.dtype)
+    start = np.ones(left.size, engine.dtype)
+    begun = Updater(plain_chain(name), start.copy(), [], compiled=engine.compiled).slots
+    # A second moment is never negative.
+    slots = {key: np.abs(left) if key.startswith(("second", "mean_square")) else left.copy() for key in begun}
+    nothing = np.zeros((1, left.size))
+    _, found = run(plain_chain(name), start, nothing, decays=[], slots=slots, compiled=engine.compiled)
+    assert found
+    for key, slot in found.items():
+        size = np.abs(slot).reshape(20, 6)
+        assert not ((size > 0) & (size < tiny)).any(), key
+        assert (size[:, :3] == 0).all()
+        assert (size[:, 3] > tiny).all()
+        assert np.isnan(size[:, 4]).all()
+        assert (size[:, 5] > 0.5).all()
+
+
+@engines
 @every_optimizer
 def test_converges_on_a_quadratic(name, engine):
     # E = sum of curvature * w^2 / 2, minimum 0 at 0.

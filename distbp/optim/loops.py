@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distbp.machine.scalars import larger, smaller
+from distbp.machine.scalars import larger, normal, smaller
 from distbp.nn.ops.rows import double, flat
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -46,7 +46,7 @@ def trace(row: int, spaces: int, rows: int) -> None:
     u, b, c = flat(row, spaces, rows, 0), flat(row, spaces, rows, 1), double(row, spaces, rows, 2)
     f, momentum = np.float32(c[0, 0]), np.float32(c[0, 1])
     for i in range(u.size):
-        b[i] = b[i] * momentum + u[i] * f
+        b[i] = normal(b[i] * momentum + u[i] * f)
 
 
 def nesterov(row: int, spaces: int, rows: int) -> None:
@@ -55,7 +55,7 @@ def nesterov(row: int, spaces: int, rows: int) -> None:
     f, momentum = np.float32(c[0, 0]), np.float32(c[0, 1])
     for i in range(u.size):
         g = u[i] * f
-        b[i] = b[i] * momentum + g
+        b[i] = normal(b[i] * momentum + g)
         out[i] = g + b[i] * momentum
 
 
@@ -76,7 +76,7 @@ def rms(row: int, spaces: int, rows: int) -> None:
     rest, epsilon = np.float32(c[0, 2]), np.float32(c[0, 3])
     for i in range(u.size):
         g = u[i] * f
-        v[i] = v[i] * kept + (g * g) * rest
+        v[i] = normal(v[i] * kept + (g * g) * rest)
         out[i] = g / (np.sqrt(v[i]) + epsilon)
 
 
@@ -87,8 +87,8 @@ def centered_rms(row: int, spaces: int, rows: int) -> None:
     rest, epsilon = np.float32(c[0, 2]), np.float32(c[0, 3])
     for i in range(u.size):
         g = u[i] * f
-        v[i] = v[i] * kept + (g * g) * rest
-        m[i] = m[i] * kept + g * rest
+        v[i] = normal(v[i] * kept + (g * g) * rest)
+        m[i] = normal(m[i] * kept + g * rest)
         out[i] = g / (np.sqrt(larger(v[i] - m[i] * m[i], _ZERO)) + epsilon)
 
 
@@ -100,8 +100,8 @@ def adam(row: int, spaces: int, rows: int) -> None:
     rest1, rest2 = np.float32(1 - c[0, 1]), np.float32(1 - c[0, 2])
     for i in range(u.size):
         g = u[i] * f
-        m[i] = m[i] * beta1 + rest1 * g
-        v[i] = v[i] * beta2 + rest2 * (g * g)
+        m[i] = normal(m[i] * beta1 + rest1 * g)
+        v[i] = normal(v[i] * beta2 + rest2 * (g * g))
         out[i] = m[i] / (np.sqrt(v[i]) + epsilon)
 
 
