@@ -131,10 +131,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def chosen(names: str | None, known: dict[str, Any], what: str) -> list[Any]:
-    """The entries of `known` that the comma-separated names pick, or all."""
+    """The entries of `known` that the comma-separated names pick, or all. A name may have a comma itself."""
     if names is None:
         return list(known.values())
-    picked = [name.strip() for name in names.split(",")]
+    picked: list[str] = []
+    for part in names.split(","):
+        name = part.strip()
+        if picked and f"{picked[-1]}, {name}" in known:
+            name = f"{picked.pop()}, {name}"
+        picked.append(name)
     unknown = [name for name in picked if name not in known]
     if unknown:
         raise SystemExit(f"{what}: not known: {', '.join(unknown)}; allowed: {', '.join(known)}")

@@ -218,6 +218,15 @@ def test_unknown_names_are_refused():
     assert run.chosen("mnist-30, wide-2048", ROWS, "--rows") == [ROWS["mnist-30"], ROWS["wide-2048"]]
 
 
+def test_peers_are_chosen_by_name_also_where_the_name_has_a_comma():
+    for names in ("distbp, distbp, Numba only, JAX jit+scan", "PyTorch, best form,distbp auto, MKL"):
+        found = [peer.name for peer in run.chosen(names, run.PEERS, "--peers")]
+        assert ", ".join(found) == names.replace("form,d", "form, d")
+    assert len(run.chosen("distbp, distbp, Numba only, JAX jit+scan", run.PEERS, "--peers")) == 3
+    with pytest.raises(SystemExit, match="--peers: not known: MKL; allowed: distbp, distbp, MKL"):
+        run.chosen("PyTorch eager, MKL", run.PEERS, "--peers")
+
+
 def test_every_peer_gets_the_same_samples_and_batches():
     inputs, labels = samples(SMALL)
     assert inputs.shape == (50, 6) and inputs.dtype == np.float32

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from distbp.optim import CHAINS, Step, Updater, chain, sum_of_squares, updater
 from distbp.optim.parts import ScaleByLearningRate, Trace
-from distbp.optim.recipes import SGD, Adam, AdamW, Momentum, Nesterov
+from distbp.optim.recipes import SGD, Adam, AdamW, Momentum, Nesterov, RMSprop
 
 RECORD = json.loads((Path(__file__).parent / "golden" / "torch_optimizers.json").read_text())
 
@@ -322,16 +322,23 @@ def test_state_saved_and_restored_midway_gives_the_same_bits(name, engine, size,
 
 
 @engines
-@pytest.mark.parametrize("name", [name for name in CHAINS if name not in ("sgd", "adagrad")])  # have no mean
-def test_a_running_mean_that_fades_ends_at_zero_not_among_subnormal_numbers(name, engine):
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(build() for name, build in CHAINS.items() if name not in ("sgd", "adagrad")),  # these have no mean
+        RMSprop(centered=True, momentum=0.5),
+    ],
+    ids=lambda rule: rule.type,
+)
+def test_a_running_mean_that_fades_ends_at_zero_not_among_subnormal_numbers(rule, engine):
     tiny = np.finfo(engine.dtype).tiny
     left = np.array([tiny, -tiny, tiny / 8, 8 * tiny, np.nan, 1.0] * 20, engine.dtype)
     start = np.ones(left.size, engine.dtype)
-    begun = Updater(plain_chain(name), start.copy(), [], compiled=engine.compiled).slots
+    begun = Updater(chain(rule), start.copy(), [], compiled=engine.compiled).slots
     # A second moment is never negative.
     slots = {key: np.abs(left) if key.startswith(("second", "mean_square")) else left.copy() for key in begun}
     nothing = np.zeros((1, left.size))
-    _, found = run(plain_chain(name), start, nothing, decays=[], slots=slots, compiled=engine.compiled)
+    _, found = run(chain(rule), start, nothing, slots=slots, compiled=engine.compiled)
     assert found
     for key, slot in found.items():
         size = np.abs(slot).reshape(20, 6)

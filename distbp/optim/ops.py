@@ -2,8 +2,8 @@
 
 u: the direction so far; for the first op it is the gradient sum. out: the new direction; may be u. c: (1, 4)
 float64, the factor f of the direction u, then the op's own numbers c1, c2 and c3. Every op treats all
-elements alike, so the result does not depend on where a vector is cut. For the sources of the formulas see
-`distbp.optim.parts`.
+elements alike, so the result does not depend on where a vector is cut. A running mean that fades
+ends at 0 (`_fade`). For the sources of the formulas see `distbp.optim.parts`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ def _times(u: Array, c: Array, number: int = 0) -> Array:
 
 
 def _fade(state: Array, kept: Array, change: Array) -> None:
-    """state <- kept + change, or 0 where that is not a normal number (IEEE 754).
+    """state <- kept + change, or 0 where that is closer to 0 than the least normal number (IEEE 754).
 
-    A running mean of zeros decays for hundreds of steps, then stays a subnormal number for good. Many
-    processors take a hundred times as long for an operation on one. Every unit of ReLU that is never active
-    has such means.
+    The running means of a ReLU unit that is never active fade by a factor at each step, until rounding keeps
+    them at a subnormal number for good. Processors of Intel take many times as long for such a number.
     """
     np.add(kept, change, out=state)
     np.copyto(state, 0, where=np.abs(state) < np.finfo(state.dtype).tiny)
