@@ -326,7 +326,7 @@ def test_state_saved_and_restored_midway_gives_the_same_bits(name, engine, size,
     "rule",
     [
         *(build() for name, build in CHAINS.items() if name not in ("sgd", "adagrad")),  # these have no mean
-        RMSprop(centered=True, momentum=0.5),
+        RMSprop(centered=True, momentum=0.9),
     ],
     ids=lambda rule: rule.type,
 )
