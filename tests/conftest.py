@@ -17,18 +17,20 @@ from distbp.core import settings
 from distbp.core.imports import without_collections_at_the_end
 
 # No deadline: machines under load are slow, not wrong. The gate tries the same examples each time; `make
-# test-random` tries others, with --hypothesis-profile=random and a seed.
+# test-random` tries others, with --hypothesis-profile=random and a seed. `make quick` tries few.
 hypothesis.settings.register_profile("distbp", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.register_profile("random", deadline=None, max_examples=50, print_blob=True)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=10, derandomize=True)
 hypothesis.settings.load_profile("distbp")
 
-# Folders whose tests share what takes long to start (Ray, a browser). One process has all of one, but for the
-# files that share nothing.
+# Folders whose tests share what takes long to start (Ray, a browser). One process has all of one, but for
+# files that share nothing, or take so long that they start it once more.
 _TOGETHER = ("exchange", "services/dashboard", "services", "nodes")
 _APART = frozenset(
     f"test_{name}.py"
     for name in (
         "audit",
+        "chaos",
         "embedded_ray",
         "faults",
         "fetching",
@@ -50,6 +52,7 @@ _APART = frozenset(
 _LONG = frozenset(
     f"test_{name}.py"
     for name in (
+        "chaos",
         "checkpoint",
         "cli_paths",
         "docs",
@@ -69,7 +72,7 @@ _LONG = frozenset(
     )
 )
 _WATCH = pytest.StashKey[Watch]()
-# What starts Ray, a service, a browser or many processes; so do tests with the mark `heavy`.
+# What starts Ray, a service, a browser or many processes. Tests with the mark `heavy` do too, or take long.
 _HEAVY_FIXTURES = frozenset({"chromium", "pool", "postgresql", "ray_dashboard", "ray_here", "served"})
 _HEAVY_FILES = frozenset(
     f"test_{name}.py"
@@ -103,6 +106,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick", action="store_true", help="one case of each test, and none that starts Ray or a service"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--quick") and config.getoption("--hypothesis-profile") is None:
+        hypothesis.settings.load_profile("quick")
 
 
 @pytest.hookimpl(tryfirst=True)  # before other processes start

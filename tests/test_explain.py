@@ -99,6 +99,7 @@ def test_its_numbers_in_full() -> None:
     np.testing.assert_allclose(biases[1], [0.530750719186, 0.619049118258], atol=5e-13)
 
 
+@pytest.mark.heavy
 def test_after_ten_thousand_steps_with_the_biases_held() -> None:
     found = explain_job(TrainingJob.from_file(MAZUR), ROOT / "examples", step=10_000, hold_biases=True)
     assert found.error == pytest.approx(3.51018778298e-5, abs=5e-17)

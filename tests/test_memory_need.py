@@ -148,6 +148,7 @@ def test_states_that_are_carried_from_window_to_window_count() -> None:
     assert cut.parts["gradients"] - whole.parts["gradients"] == 5 * states
 
 
+@pytest.mark.heavy
 def test_an_estimate_is_no_more_than_what_training_takes(tmp_path: Path) -> None:
     """Nobody may be refused who would fit: the peak of a run is above the need."""
     code = r"""

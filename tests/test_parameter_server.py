@@ -66,6 +66,7 @@ def test_an_update_by_hand() -> None:
     assert (server.step, server.applied) == (1, 1)
 
 
+@pytest.mark.heavy
 @settings(max_examples=25)
 @given(st.data())
 def test_any_blocks_give_the_same_bits(data: st.DataObject) -> None:

@@ -66,6 +66,7 @@ def test_it_cannot_learn_exclusive_or(tmp_path: Path) -> None:
     assert by_hand(CORNERS, t, 100)[1][-1] > 0
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(3))
 def test_rosenblatts_and_novikoffs_theorem(seed: int, tmp_path: Path) -> None:
     """At most (R / margin)^2 corrections, R the length of the longest row with its 1 for the bias."""

@@ -268,6 +268,7 @@ def check_readable(path: Path) -> None:
     assert not is_run(path) or (path / "job.yaml").read_text() == JOB
 
 
+@pytest.mark.heavy
 def test_killed_at_every_call(tmp_path: Path) -> None:
     counter = WatchedDisk(lambda number, name, arguments: None)
     session(tmp_path / "rehearsal", counter)

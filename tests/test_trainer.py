@@ -473,6 +473,7 @@ def steps() -> Iterator[Callable[[int], None]]:
     team.close()
 
 
+@pytest.mark.heavy
 def test_the_hot_loop_allocates_nothing_that_stays(steps: Callable[[int], None]) -> None:
     gc.collect()
     gc.disable()  # a collection would empty the lists of freed objects that CPython keeps

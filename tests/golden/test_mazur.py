@@ -107,6 +107,7 @@ def test_one_step() -> None:
     assert net.error() == pytest.approx(0.29102777369359935, rel=1e-15)
 
 
+@pytest.mark.heavy
 def test_ten_thousand_steps() -> None:
     net = example()
     net.train(10_000)

@@ -41,12 +41,14 @@ def largest_miss(found: Curves, published: Curves) -> float:
 THREE = (4, 3, 3)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("slices", [(BATCH,), THREE], ids=["one shard", "three shards"])
 def test_overfitting_begins_as_published(test_data: Path, slices: tuple[int, ...]) -> None:
     found = overfitting(test_data, 20, slices=slices)
     assert_met(found, golden(test_data, "overfitting.json"), 0, 20, 1e-13)
 
 
+@pytest.mark.heavy
 def test_mean_of_means_misses_the_curve(test_data: Path) -> None:
     found = overfitting(test_data, 20, slices=THREE, mean_of_means=True)
     assert largest_miss(found, golden(test_data, "overfitting.json")) > 0.005
@@ -85,6 +87,7 @@ def published(folder: Path, kind: str) -> list[int]:
     return list(curves[1])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["default", "large"])
 def test_weight_initialization_begins_as_published(test_data: Path, kind: str) -> None:
     assert weight_initialization(test_data / "data/mnist", kind, 1) == published(test_data, kind)[:1]

@@ -297,6 +297,7 @@ def test_a_job_lives_as_the_model_says(life: type[JobLife]) -> None:
     run_state_machine_as_test(life, settings=settings(max_examples=6, stateful_step_count=25, deadline=None))
 
 
+@pytest.mark.heavy
 def test_an_attempt_that_never_trained_only_fills_in(life: type[JobLife]) -> None:
     """Some seeds found that the model did not know it."""
     job = life()

@@ -146,6 +146,7 @@ def test_a_table_trains_without_a_job(tmp_path: Path) -> None:
     assert len(again.stdout.splitlines()) == 301
 
 
+@pytest.mark.heavy
 def test_abalone(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the target is given. With 100 epochs of 3 x 256 it is 0.59."""
     monkeypatch.setattr(recipes, "EPOCHS", 40)

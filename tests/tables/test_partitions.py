@@ -41,6 +41,7 @@ def parted(folder: Path, suffix: str = ".parquet") -> pa.Table:
     return pa.concat_tables([part for *_, part in sorted(parts, key=lambda one: one[:2])])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".feather", ".jsonl"])
 def test_the_same_bits_as_one_file_with_these_columns(suffix: str, tmp_path: Path) -> None:
     whole = parted(tmp_path / "p", suffix)

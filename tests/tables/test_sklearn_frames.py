@@ -105,6 +105,7 @@ def test_a_frame_is_the_job_of_a_table(tmp_path: Path) -> None:
     np.testing.assert_array_equal(some.predict(X), rest.predict(X))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("recipe", ["table", "realmlp"])
 def test_recipes_and_members(recipe: str) -> None:
     settings = {**QUICK, "recipe": recipe, "members": 2, "max_iter": 80}
@@ -202,6 +203,7 @@ def test_several_values_of_a_frame_go_on() -> None:
         parts.partial_fit(X, VALUES)
 
 
+@pytest.mark.heavy
 def test_the_first_rows_may_be_of_one_class() -> None:
     net = DistbpClassifier(**QUICK).partial_fit(X[:20], ["b"] * 20, classes=["a", "b"])
     assert net.predict_proba(X).shape == (len(X), 2)
@@ -237,6 +239,7 @@ def test_a_warm_start_goes_on(kind: Any, table: bool, solver: str) -> None:
     assert net.result_.params_sha256 == whole.result_.params_sha256  # as many epochs, to the bit
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "made"),
     [(DistbpClassifier, lambda x: x), (DistbpRegressor, as_arrow), (DistbpClassifier, as_polars)],
@@ -288,6 +291,7 @@ def test_realmlp_keeps_the_range_of_the_first_values() -> None:
     assert VALUES.min() < frame.model_.plan.target.limits[1] <= VALUES.max()  # of the rows that trained first
 
 
+@pytest.mark.heavy
 def test_partial_fit_of_a_classifier() -> None:
     x, y = load_iris(return_X_y=True)
     names, order = np.array(["a", "b", "c"])[y], np.random.default_rng(0).permutation(150)

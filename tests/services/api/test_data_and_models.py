@@ -302,6 +302,7 @@ def test_a_model_of_named_columns_and_classes(api: Api, tmp_path: Path) -> None:
         assert said in problem_of(api.call("POST", path, json={"inputs": inputs}), 422)["message"]
 
 
+@pytest.mark.heavy
 def test_a_model_of_several_inputs_takes_them_by_name(api: Api, tmp_path: Path) -> None:
     layers = [
         {"type": "input", "name": "image", "shape": [1, 2, 2]},

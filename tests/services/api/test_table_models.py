@@ -190,6 +190,7 @@ def test_csv_that_cannot_be_taken(api: Api, text: str, said: str) -> None:
     assert any(part in message for part in said.split("|")), message
 
 
+@pytest.mark.heavy
 def test_rows_that_cannot_be_taken(api: Api) -> None:
     for inputs, said in (
         ([{"rooms": 1}], "the data has no column 'area', 'city', 'built', 'garden', 'code'"),
