@@ -270,6 +270,7 @@ def test_power_cut_at_every_call(
         assert found(ROOT, left.after_power_cut()) == after
 
 
+@pytest.mark.heavy
 @scenarios
 def test_killed_then_power_cut(
     action: Action, before: tuple[int, ...], allowed: set[object], after: object

@@ -148,6 +148,7 @@ def test_training_from_python_in_a_working_directory_that_was_deleted(
         distbp.train(job, output=tmp_path / "run")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "variables",
     [
@@ -178,6 +179,7 @@ def test_an_output_that_is_full(words: list[str], home: Path, tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (5, "error: no space left on device\n")
 
 
+@pytest.mark.heavy
 def test_outputs_that_are_closed(home: Path, tmp_path: Path) -> None:
     """What opens the streams, and what meets a pipe that nobody reads, is the same for all commands."""
     words = ("validate", home / "job.yaml")

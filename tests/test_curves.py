@@ -101,6 +101,7 @@ def test_any_losses(tmp_path_factory: pytest.TempPathFactory, lines: list[dict[s
         assert draw(lines, folder / "a.png").stat().st_size > 1000
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("names", "panels", "size"),
     [

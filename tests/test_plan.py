@@ -102,6 +102,7 @@ def test_repeat_measures_at_least_three_times() -> None:
 # Predicting --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_a_plan_from_arrays() -> None:
     found = plan_job(JOB, data=classes(70), bandwidth_gbits=25, latency_ms=0.5, seconds=QUICK_S)
     assert (found.total_steps, found.batch_size, found.work.shards) == (15, 16, 4)
@@ -196,6 +197,7 @@ def run(*words: str | Path) -> Any:
     return CliRunner().invoke(cli.group, [str(word) for word in words])
 
 
+@pytest.mark.heavy
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_job, "__kwdefaults__", {**(plan_job.__kwdefaults__ or {}), "seconds": QUICK_S})
     path = tmp_path / "job.yaml"

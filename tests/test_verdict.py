@@ -327,6 +327,7 @@ def test_no_loss_and_no_optimizer_minds_the_callers_seterr(run: Run, kind: str, 
         model.evaluate(x, targets)
 
 
+@pytest.mark.heavy
 def test_without_numbas_compiler_numpy_computes_and_says_so(tmp_path: Path) -> None:
     code = """
 import sys

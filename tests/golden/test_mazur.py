@@ -125,6 +125,7 @@ def mistaken_step(vector: Array) -> None:
     w1 -= RATE * np.outer(w2.T @ delta * hidden * (1 - hidden), X[0])
 
 
+@pytest.mark.heavy
 def test_the_printed_error_comes_from_a_mistake_that_is_not_ours() -> None:
     right, wrong = example(), example()
     right.train(1)

@@ -283,6 +283,7 @@ def test_it_does_not_listen_unprotected(tmp_path: Any) -> None:
     store.close()
 
 
+@pytest.mark.heavy
 def test_the_api_is_no_ray_driver() -> None:
     code = "import sys, distbp_service.api; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
