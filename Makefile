@@ -13,8 +13,8 @@ RUN := .venv/bin/python
 # Tests start hundreds of interpreters. Each would compile every module again if nothing were kept.
 unexport PYTHONDONTWRITEBYTECODE
 # The gate: the same order and the same examples each time; what was skipped, and what took longest.
-# Three processes, also on two cores: some tests wait for processes, Ray or a service. More processes wait for
-# each other's. Each takes about 1 GB. Quick tests wait for nothing, so they run in two.
+# Three processes, also on two cores: some tests wait for processes, Ray or a service. With more, the workers of
+# a test wait for a core. Each process takes about 1 GB. Quick tests wait for nothing, so they run in two.
 GATE := --randomly-seed=1 --durations=10 -rs -n 3
 SEEDS ?= $(shell shuf -i 1-4294967295 -n 5)
 

@@ -23,8 +23,8 @@ hypothesis.settings.register_profile("random", deadline=None, max_examples=50, p
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=10, derandomize=True)
 hypothesis.settings.load_profile("distbp")
 
-# Folders whose tests share what takes long to start (Ray, a browser). One process has all of one, but for
-# files that share nothing, or take so long that they start it once more.
+# Folders whose tests share what takes long to start (Ray, a browser). One process runs all tests of a folder.
+# The files of _APART may run in others: they share nothing, or take so long that a second start of Ray pays.
 _TOGETHER = ("exchange", "services/dashboard", "services", "nodes")
 _APART = frozenset(
     f"test_{name}.py"

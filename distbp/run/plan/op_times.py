@@ -18,7 +18,7 @@ from distbp.nn.tape import Row, Space, position
 from distbp.optim.parts import Rule, Step, Vector
 
 Slices = tuple[Array, Array | None, Array | None]  # inputs, targets, weights
-PASSES = 9  # through all ops; an op's time is their median
+PASSES = 9  # through all ops; an op's time is the least of them
 
 
 def random_slice(
@@ -68,8 +68,9 @@ def op_seconds(
     kernels: Kernels,
     network: Network,
 ) -> list[float]:
-    """The seconds of each op on this machine: medians over passes through all ops in their order, so the
-    caches are as in a step. The time of a call without ops is subtracted."""
+    """The seconds of each op on this machine: the least over passes through all ops in their order, so the
+    caches are as in a step, and other programs count for little. The least time of a call without ops is
+    subtracted. An op that takes less than calls differ by may have 0."""
     lists: list[list[Row]] = [[], *([op] for op in ops)]
     calls = [executor(one, rows, spaces, kernels, network.dtype).run for one in lists]
     times = np.empty((PASSES + 1, len(calls)))
@@ -78,5 +79,5 @@ def op_seconds(
             began = time.perf_counter()
             call(rows, *slices)
             taken[number] = time.perf_counter() - began
-    nothing, *each = np.median(times[1:], axis=0).tolist()
+    nothing, *each = times[1:].min(axis=0).tolist()
     return [max(0.0, seconds - nothing) for seconds in each]
