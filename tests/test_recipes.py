@@ -173,7 +173,8 @@ def test_the_recipe_of_a_table_codes_numbers_in_bins_and_scales_values() -> None
     assert job.data.target is not None and job.data.columns is not None
     assert (job.data.target.scale, job.data.target.clip) == ("standard", None)
     others = job.data.columns["others"]
-    assert (others.number.bins, others.number.scale, others.category) == (32, "standard", None)
+    assert (others.number.bins, others.number.bin_height) == (32, 0.25)
+    assert (others.number.scale, others.category) == ("standard", None)
     again = TrainingJob.from_yaml(job.to_yaml())
     assert (again, again.digest) == (job, job.digest)
 

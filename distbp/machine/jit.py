@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import functools
 import hashlib
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 from numba.core.ccallback import CFunc
 from numba.core.compiler import Compiler, DefaultPassBuilder
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 
 from distbp.core.imports import without_collections
@@ -31,6 +37,7 @@ SOURCES = (
 # Passes of Numba that look for closures, expressions of whole arrays, and overloads to inline. Our functions
 # have none of these, and the search takes a twentieth of the time.
 UNUSED = {"InlineClosureLikes", "InlineOverloads", "NopythonRewrites"}
+PATIENCE = 60.0  # seconds; our largest function compiles in a few
 
 
 _default: Any = DefaultPassBuilder
@@ -73,6 +80,43 @@ def _keep(compiled: Any) -> None:
             return {}
 
     file._load_index = load_index
+    known_compile = compiled.compile
+
+    @functools.wraps(known_compile)
+    def compile(*signature: Any) -> Any:
+        with global_compiler_lock, _alone(f"{file._index_path}.lock"):
+            return known_compile(*signature)
+
+    compiled.compile = compile
+
+
+def _locked(file: int) -> bool:
+    """Whether the lock was taken, or this file system has no locks."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
+
+
+@contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Holds the lock `path` within the block. Waits while another process holds it, for PATIENCE seconds at
+    most: that process may be stopped. So of several processes that start together, one compiles a function,
+    and the others find its code. Without the lock they compile the same, which is no harm. A lock ends with
+    its process."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        yield
+        return
+    try:
+        end = time.monotonic() + PATIENCE
+        while not _locked(lock) and time.monotonic() < end:
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(lock)
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Any:

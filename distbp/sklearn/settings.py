@@ -145,7 +145,7 @@ def data_of_table(
     if not settings["standardize"]:
         number["scale"] = "none"
     if bins is not None:
-        number["bins"] = bins
+        number |= recipes.binned(bins)
     elif settings["standardize"] and settings["recipe"] == "table":
         number = recipes.number(rows, different)
     scaled = {} if classes else {"scale": "standard"}

@@ -331,13 +331,13 @@ UNIT_CASES = [
 COLUMN_CASES = [
     Case(
         "enter_number",
-        lambda d: Call([_numbers(d), _bins(d), d.normal(columns=d.columns + 3)], (2, 1, 1), (0.3,)),
+        lambda d: Call([_numbers(d), _bins(d), d.normal(columns=d.columns + 3)], (2, 1, 1), (0.3, 0, 1)),
         drops=frozenset({2}),
     ),
     Case(
         "enter_number",
-        lambda d: Call([_numbers(d), _bins(d), d.out(columns=d.columns + 1)], (2, 0, 0), (0.3,)),
-        "without an indicator",
+        lambda d: Call([_numbers(d), _bins(d), d.out(columns=d.columns + 1)], (2, 0, 0), (0.3, -0.2, 0.2)),
+        "without an indicator, from -0.2 to 0.2",
     ),
     Case(
         "enter_row",

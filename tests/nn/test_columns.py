@@ -124,6 +124,23 @@ def test_values_by_hand(dtype: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize("kernels", [NUMPY, compiled_kernels()], ids=["NumPy", "compiled"])
+def test_codes_of_bins_around_zero(kernels: Kernels) -> None:
+    """A bin that is too narrow for the dtype counts as one that no number reaches."""
+    edges = (-1.0, 0.0, 2.0, np.nextafter(2.0, 3))
+    entry = Columns(cells=(NumberCell(edges, 0.5, bin_height=0.25),), names=("n",))
+    net = Network((), (1,), np.float32, entry=entry)
+    program = Program(net, 5, net.initialize(0), kernels=kernels)
+    program.run(np.array([[-2], [-0.25], [1], [2], [MISSING]], np.float32))
+    assert program.outputs(5).tolist() == [
+        [-2, -0.25, -0.25, -0.25],
+        [-0.25, 0.125, -0.25, -0.25],
+        [1, 0.25, 0, -0.25],
+        [2, 0.25, 0.25, -0.25],
+        [0.5, 0.25, -0.125, -0.25],
+    ]
+
+
 def test_compiled_ops_give_the_same_bits() -> None:
     vector = vector_of(network())
     assert (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,55 @@ def hits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_it_is_kept(hits) -> None:
     assert [hits(), hits(), hits()] == [False, True, True]
+
+
+ONE_OF_SEVERAL = """
+import sys
+import a_function
+assert sys.stdin.readline()
+assert a_function.twice(3) == 6
+print(sum(a_function.twice.stats.cache_misses.values()))
+"""
+
+
+def _started(code: str, folder: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes)
+
+
+def test_of_several_processes_one_compiles(tmp_path: Path) -> None:
+    """The others wait for its code. Numba alone has no order among them: they compile the same, or overwrite
+    what another has just kept."""
+    (tmp_path / "a_function.py").write_text(FUNCTION)
+    processes = [_started(ONE_OF_SEVERAL, tmp_path) for _ in range(3)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert sorted(process.communicate()[0].strip() for process in processes) == ["0", "0", "1"]
+
+
+HOLDER = """
+import fcntl, sys
+with open(sys.argv[1], "w") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_that_stands_still_does_not_hold_up_the_others_for_ever(
+    hits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hits() is False
+    (lock,) = (tmp_path / "__pycache__").glob("*.lock")
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], text=True, **pipes) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        monkeypatch.setattr(jit, "PATIENCE", 0)
+        assert hits() is True
+        holder.communicate()
 
 
 def test_another_source_has_changed(hits, monkeypatch: pytest.MonkeyPatch) -> None:

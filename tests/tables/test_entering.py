@@ -61,8 +61,10 @@ def test_a_step_is_explained_from_what_enters(tmp_path: Path) -> None:
 
 
 PERIODIC = {"area": {"kind": "number", "frequencies": 3, "dimension": 3, "bins": 4}}
+AROUND_ZERO = {"area": {"kind": "number", "bins": 4, "bin_height": 0.3}}
 TABLES: dict[str, Any] = {
     "embedding": {},
+    "bins around zero": {"columns": AROUND_ZERO},
     "one hot": {"columns": ONE_HOT},
     "numbers": {"columns": PERIODIC},
     "windows": {"columns": PERIODIC, "time": "built", "windows": {"length": 3, "horizon": 1}},

@@ -80,6 +80,12 @@ def test_a_piecewise_linear_code() -> None:
     np.testing.assert_allclose(out[:, 1:], wanted, atol=1e-6)
 
 
+def test_a_code_around_zero() -> None:
+    x = Column(np.array([0.0, 1, 2, 3, 4, 2.5]))
+    (_, usual), (_, out) = (encoded(Number(bins=2, bin_height=h), x, ROWS) for h in (None, 0.125))
+    np.testing.assert_allclose(out[:, 1:], (usual[:, 1:] - 0.5) / 4, atol=1e-7)
+
+
 def test_a_heavy_value_is_an_edge_of_its_own() -> None:
     x = Column(np.array([0.0] * 50 + list(np.arange(1.0, 51))))
     code, _ = encoded(Number(bins=8), x, None)
@@ -158,7 +164,7 @@ def test_what_auto_makes_of_numbers_and_categories(tmp_path: Path) -> None:
     assert again.columns == found.columns
     old = found.to_json()
     for column in old["columns"]:
-        for name in ("clip", "frequencies", "std", "signed"):
+        for name in ("clip", "frequencies", "std", "signed", "bin_height"):
             column.pop(name, None)
     for name in ("frequencies", "dimension"):
         old["columns"][1].pop(name, None)
@@ -286,6 +292,7 @@ def test_through_json(tmp_path: Path) -> None:
         lambda d: d["columns"][1].update(center=None),
         lambda d: d["columns"][1].update(center=NAN),
         lambda d: d["columns"][1].update(edges=[2, 1]),
+        lambda d: d["columns"][1].update(bin_height=-1.0),
         lambda d: d["columns"][0].update(type="code"),
         lambda d: d["columns"][0].update(levels=[1]),
         lambda d: d["columns"][0].update(buckets=10**12),
@@ -312,7 +319,7 @@ def test_damaged_plans(damage: Any, tmp_path: Path) -> None:
 def test_plans_of_older_models(tmp_path: Path) -> None:
     found = plan(tmp_path)
     data = found.to_json()
-    later = ("signed", "std"), ("clip", "frequencies", "dimension", "std")
+    later = ("signed", "std"), ("clip", "frequencies", "dimension", "std", "bin_height")
     for column, names in zip(data["columns"], later, strict=False):
         for name in names:
             column.pop(name)

@@ -33,8 +33,8 @@ TURNS = {"month": 12, "weekday": 7, "hour": 1440}  # places on the circle: month
 class NumberCode:
     """One number x, scaled: (f(x) - center) / spread, where f is the identity, log, or the rank in `ranks`.
     `clip`: smoothly to -3 to 3. `edges`: bin edges of a piecewise-linear code, in scaled numbers; (): no
-    code. `indicator`: a column for missing cells. `frequencies`: those of a periodic embedding; 0: none.
-    `fill`: the x of missing cells."""
+    code. `bin_height`: as in NumberCell. `indicator`: a column for missing cells. `frequencies`: those of a
+    periodic embedding; 0: none. `fill`: the x of missing cells."""
 
     name: str
     center: float
@@ -48,6 +48,7 @@ class NumberCode:
     frequencies: int = 0
     dimension: int = 0
     std: float = 0.0
+    bin_height: float = 0.0
     type: Literal["number"] = "number"
 
     reads = "number"
@@ -63,7 +64,8 @@ class NumberCode:
     def cells(self) -> tuple[Cell, ...]:
         fill = float(self.scaled(np.array([self.fill]))[0])
         periodic = Periodic(self.frequencies, self.dimension, self.std) if self.frequencies else None
-        return (NumberCell(self.edges, fill, self.indicator, self.name if periodic else "", periodic),)
+        name = self.name if periodic else ""
+        return (NumberCell(self.edges, fill, self.indicator, name, periodic, self.bin_height),)
 
     def ready(self, values: Array, levels: Sequence[str] | None) -> Array:
         return values

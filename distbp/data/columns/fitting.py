@@ -147,7 +147,8 @@ def _number(
         )
     if not kind.bins or not found.numbers:
         return code
-    return replace(code, edges=_edges(code, column, rows, found, kind.bins))
+    edges = _edges(code, column, rows, found, kind.bins)
+    return replace(code, edges=edges, bin_height=kind.bin_height or 0.0)
 
 
 def _edges(

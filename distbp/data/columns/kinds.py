@@ -61,6 +61,13 @@ class Number:
     bins: int = option(
         0, help="bins of a piecewise-linear code beside the scaled number; 0: none", ge=0, le=1024
     )
+    bin_height: float | None = option(
+        None,
+        help="the code of a bin rises from -bin_height to bin_height; left out: from 0 to 1; without bins it"
+        " changes nothing",
+        gt=0,
+        le=1024,
+    )
     frequencies: int | None = option(
         None,
         help="cosines of a periodic embedding of the scaled number, see the layer periodic_embedding; left"

@@ -57,7 +57,7 @@ class TargetCode:
 
 _LATER: Mapping[type, Set[str]] = MappingProxyType(  # fields that older models lack
     {
-        NumberCode: {"clip", "frequencies", "dimension", "std"},
+        NumberCode: {"clip", "frequencies", "dimension", "std", "bin_height"},
         CategoryCode: {"signed", "std"},
         TargetCode: {"limits"},
     }
@@ -275,6 +275,8 @@ def _made(kind: Any, data: Mapping[str, Any]) -> Any:
         found.get("frequencies") and not (found["dimension"] > 1 and found["std"] > 0)
     ):
         raise ValueError("frequencies")
+    if found.get("bin_height", 0) < 0:
+        raise ValueError("bin_height")
     if found.get("signed") and len(found.get("levels", ())) != 2:
         raise ValueError("signed")
     if found.get("limits") and not (len(found["limits"]) == 2 and found["limits"][0] <= found["limits"][1]):

@@ -26,13 +26,15 @@ Back = Callable[[Ref], Any]  # emits the backward pass of a cell, given the grad
 class NumberCell:
     """A number becomes: the number, or `fill` if it is missing (`distbp.nn.ops.columns.MISSING`); its
     piecewise-linear code between `edges`, which ascend; with `indicator`, 1 if it is missing, else 0; its
-    periodic embedding, if `periodic` is not None. `name`: of the table's column, or ""."""
+    periodic embedding, if `periodic` is not None. `name`: of the table's column, or "". `bin_height`: the
+    code of a bin rises from -bin_height to bin_height; 0: from 0 to 1."""
 
     edges: tuple[float, ...] = ()
     fill: float = 0.0
     indicator: bool = False
     name: str = ""
     periodic: Periodic | None = None
+    bin_height: float = 0.0
 
     @property
     def width(self) -> int:
@@ -59,11 +61,16 @@ class NumberCell:
         # Two edges may be equal in the network's dtype. A bin without width would divide by 0.
         edges = np.unique(np.array(self.edges, low.tape.dtype)) if self.edges else np.empty(0)
         bins = np.ones((2, max(0, len(self.edges) - 1)))
-        bins[0] = np.inf  # bins that were dropped: every number is below the edge, so the code is 0
+        bins[0] = np.inf  # bins that were dropped: every number is below the edge, so the code is the least
         if len(edges) > 1:
             bins[:, : len(edges) - 1] = edges[:-1], np.diff(edges)
+        ends = (0.0, 1.0)
+        if self.bin_height:
+            ends = (-self.bin_height, self.bin_height)
+            bins[0] += bins[1] / 2  # from the low edge to the middle, where the code is 0
+            bins[1] /= 2 * self.bin_height
         whole = (column, first, int(self.indicator))
-        low.tape.emit("enter_number", cells, low.tape.constant(bins), y, whole=whole, real=(self.fill,))
+        low.tape.emit("enter_number", cells, low.tape.constant(bins), y, whole=whole, real=(self.fill, *ends))
         how, at = self.periodic, first + self._before
         if how is None:
             return None

@@ -12,14 +12,15 @@ MISSING = float(np.finfo(np.float32).min)  # stands for a missing number; unlike
 
 def _enter_number(cells: Array, bins: Array, out: Array, whole: Whole, real: Real) -> None:
     """Writes columns of `out` from whole[1] on, for column whole[0] of the cells: the number x, or real[0] if
-    it is missing; its piecewise-linear code, min(max((x - low) / width, 0), 1), n columns; if whole[2] is 1,
-    1 if it was missing, else 0. bins: (2, n), lows and widths."""
+    it is missing; its piecewise-linear code, n columns min(max((x - start) / width, real[1]), real[2]);
+    if whole[2] is 1, 1 if it was missing, else 0. bins: (2, n), starts and widths."""
     column, first, indicator = whole[:3]
     count = bins.shape[1]
     gone = cells[:, column] <= MISSING
     x = np.where(gone, cells.dtype.type(real[0]), cells[:, column])
     out[:, first] = x
-    np.clip((x[:, None] - bins[0]) / bins[1], 0, 1, out=out[:, first + 1 : first + 1 + count])
+    code = (x[:, None] - bins[0]) / bins[1]
+    np.clip(code, real[1], real[2], out=out[:, first + 1 : first + 1 + count])
     if indicator:
         out[:, first + 1 + count] = gone
 

@@ -16,6 +16,7 @@ def enter_number(row: int, spaces: int, rows: int) -> None:
     out = single(row, spaces, rows, 2)
     column, first, indicator = whole(row, 0), whole(row, 1), whole(row, 2)
     fill, count = np.float32(real(row, 0)), bins.shape[1]
+    least, most = np.float32(real(row, 1)), np.float32(real(row, 2))
     for i in range(cells.shape[0]):
         x = cells[i, column]
         gone = x <= _MISSING
@@ -23,9 +24,9 @@ def enter_number(row: int, spaces: int, rows: int) -> None:
             x = fill
         out[i, first] = x
         for j in range(count):
-            share = (x - bins[0, j]) / bins[1, j]
-            share = _ZERO if share < _ZERO else share  # NaN stays
-            out[i, index(first + 1 + j)] = _ONE if share > _ONE else share
+            code = (x - bins[0, j]) / bins[1, j]
+            code = least if code < least else code  # NaN stays
+            out[i, index(first + 1 + j)] = most if code > most else code
         if indicator:
             out[i, first + 1 + count] = _ONE if gone else _ZERO
 

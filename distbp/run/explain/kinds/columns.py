@@ -53,6 +53,11 @@ def _bins(cell: CellSpec) -> list[tuple[float, float]]:
     return [(low, high - low) for low, high in itertools.pairwise(edges)]
 
 
+def _height(cell: CellSpec) -> float:
+    """The code of a bin rises from -height to height; 0: from 0 to 1."""
+    return float(cell.get("bin_height", 0))  # older descriptions of a step lack it
+
+
 def _tensor(cell: CellSpec, name: str) -> str:
     return f"periodic_embedding.{cell['column']}.{name}"
 
@@ -63,9 +68,11 @@ def _own(cell: CellSpec, own: Tensors) -> Tensors:
 
 def _number(cell: CellSpec, own: Tensors, x: Values) -> Values:
     value = _value(cell, x)
-    codes = np.zeros((len(x), max(0, len(cell["edges"]) - 1)))
+    height = _height(cell)
+    codes = np.full((len(x), max(0, len(cell["edges"]) - 1)), -height)
     for n, (low, width) in enumerate(_bins(cell)):
-        codes[:, n] = np.clip((value - low) / width, 0, 1)
+        share = np.clip((value - low) / width, 0, 1)
+        codes[:, n] = height * (2 * share - 1) if height else share
     parts = [value[:, None], codes]
     parts += [(x <= MISSING)[:, None]] if cell["indicator"] else []
     if cell["frequencies"]:
@@ -89,8 +96,10 @@ def _number_told(cell: CellSpec, x: float, k: int) -> str:
     if k == 0:
         return "0, which stands for what is missing" if x <= MISSING and not value else f"x = {plain(value)}"
     if k - 1 < len(bins):
-        low, width = bins[k - 1]
-        return f"min(max((x - low) / width, 0), 1) with x = {plain(value)}, low {low:g}, width {width:g}"
+        (low, width), height = bins[k - 1], _height(cell)
+        share = "min(max((x - low) / width, 0), 1)"
+        code = f"{height:g} (2 {share} - 1)" if height else share
+        return f"{code} with x = {plain(value)}, low {low:g}, width {width:g}"
     if cell["indicator"] and k == max(1, len(cell["edges"])):
         return "1 where x is missing, else 0"
     return f"the sum of w cos(2 pi f x + phase) + b with x = {plain(value)}"
