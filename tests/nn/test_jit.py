@@ -62,6 +62,7 @@ def _started(code: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes)
 
 
+@pytest.mark.heavy
 def test_of_several_processes_one_compiles(tmp_path: Path) -> None:
     """The others wait for its code. Numba alone has no order among them: they compile the same, or overwrite
     what another has just kept."""
