@@ -1,24 +1,24 @@
 """Two networks learn to write like the pages of this project: python examples/characters.py
 
 Each forecasts the next character from up to 24 before it: an LSTM; and two blocks of causal attention, where
-a step sees itself and those before it, so that the forecast is read from the last step. They train on 20,000
+a step sees itself and those before it, so that the forecast is read from the last step. They train on 40,000
 places of the pages in docs/, and are measured on 2,000 of docs/learn.md, which they do not train on. "pairs"
 knows how often each character follows the one before it. A place near a beginning has fewer characters before
 it: rows have lengths (docs/sequences.md), so a network can begin with one letter.
 
 Then each writes on from "T". Half a minute on one core. It printed, for the pages of one day:
 
-    pairs      4.34  0.20
-    lstm       3.95  0.32
-    attention  4.26  0.25
+    pairs      4.32  0.20
+    lstm       3.61  0.37
+    attention  4.01  0.31
 
     lstm writes:
 
-    T_ves or fast the nectinuts fiun the ber or and the the cost gathin. | 2.9 | 28824,200 | 1.7 | ...
+    T_ves on the number are workers and teps one the compes are of the form on the steps sand fom 0 the ...
 
     attention writes:
 
-    Thint mear the me lanindts of ze ront re ron the blis tadmer iargof strange Ray wimeat tan of  beas, ...
+    TBYTSTEST, elater eacke.sund `y` andn sofire the cormare the i ses eptwers o the reres semorde each ...
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import numpy as np
 import distbp
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-BEFORE, PLACES, MEASURED, WRITTEN = 24, 20_000, 2_000, 150
+BEFORE, PLACES, MEASURED, WRITTEN = 24, 40_000, 2_000, 150
 SIZE = 32  # numbers that stand for a character
 Layers = list[dict[str, Any]]
 LSTM: Layers = [{"type": "lstm", "units": 64}]

@@ -101,10 +101,13 @@ def _locked(file: int) -> bool:
 
 @contextmanager
 def _alone(path: str) -> Iterator[None]:
-    """Holds the lock `path` within the block. Waits while another process holds it, for PATIENCE seconds at
-    most: that process may be stopped. So of several processes that start together, one compiles a function,
-    and the others find its code. Without the lock they compile the same, which is no harm. A lock ends with
-    its process."""
+    """Holds the lock `path` within the block. So of several processes that start together, one compiles a
+    function, and the others find its code. Two that keep code at the same time could also overwrite each
+    other's entry in Numba's index.
+
+    Waits while another process holds the lock, for PATIENCE seconds at most, because that process may be
+    stopped. Where no lock file can be written, or the file system has no locks, the block runs without one. A
+    lock ends with its process."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError:

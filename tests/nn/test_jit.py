@@ -62,12 +62,33 @@ def _started(code: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes)
 
 
+CALLED_BACK = """
+def double(x):
+    return 2 * x
+"""
+CALLBACK_OF_SEVERAL = """
+import sys
+import a_function
+from numba import types
+from distbp.machine.jit import callback
+assert sys.stdin.readline()
+twice = callback(types.int64(types.int64), a_function.double)
+assert twice.ctypes(3) == 6
+print(1 - twice.cache_hits)
+"""
+
+
 @pytest.mark.heavy
-def test_of_several_processes_one_compiles(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [(FUNCTION, ONE_OF_SEVERAL), (CALLED_BACK, CALLBACK_OF_SEVERAL)],
+    ids=["function", "callback"],
+)
+def test_of_several_processes_one_compiles(tmp_path: Path, source: str, code: str) -> None:
     """The others wait for its code. Numba alone has no order among them: they compile the same, or overwrite
     what another has just kept."""
-    (tmp_path / "a_function.py").write_text(FUNCTION)
-    processes = [_started(ONE_OF_SEVERAL, tmp_path) for _ in range(3)]
+    (tmp_path / "a_function.py").write_text(source)
+    processes = [_started(code, tmp_path) for _ in range(3)]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
