@@ -83,7 +83,8 @@ def test_small_blocks_of_text(digest: str, tmp_path: Path, monkeypatch: pytest.M
 def test_columns_that_are_mapped_from_files(
     digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distbp.data.columns.loading.MemoryRoom", lambda: MemoryRoom(1000))
+    for reader in ("opening", "loading"):
+        monkeypatch.setattr(f"distbp.data.columns.{reader}.MemoryRoom", lambda: MemoryRoom(1000))
     monkeypatch.setenv("DISTBP_PREPARE_BYTES", "1000")
     splits = open_splits(job(write(houses(), tmp_path / "h.csv")), Path())
     assert isinstance(splits.tables["train"].inputs, np.memmap)

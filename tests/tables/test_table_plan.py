@@ -16,7 +16,7 @@ from distbp.data.columns.encoders import CategoryCode, DateCode, NumberCode
 from distbp.data.columns.fitting import fit_column
 from distbp.data.columns.kinds import Boolean, Category, Date, Number
 from distbp.data.columns.plan import Plan
-from distbp.data.columns.store import Column
+from distbp.data.columns.store import CHUNK_ROWS, Column, Growing, MemoryRoom
 from distbp.job.tables import TABLES
 from distbp.nn.kernels import NUMPY
 from distbp.nn.layers import Dense
@@ -205,6 +205,23 @@ def test_an_indicator_is_there_where_training_rows_have_holes_or_it_is_asked_for
 def test_a_constant_and_an_empty_column() -> None:
     assert encoded(Number(), Column(np.full(6, 1e9)))[1].tolist() == [[0.0]] * 6
     assert encoded(Number(), Column(np.full(6, NAN)))[1].tolist() == [[0.0, 1.0]] * 6
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32])
+def test_freed_rows_leave_the_others(dtype: Any) -> None:
+    values = np.arange(1, 2 * CHUNK_ROWS + 4).astype(dtype)
+    in_file, in_memory = Growing(dtype, MemoryRoom(0)), Growing(dtype, MemoryRoom())
+    columns = []
+    for grown in (in_file, in_memory):
+        grown.append(values)
+        columns.append(Column(grown.whole()))
+        for start in (CHUNK_ROWS, 2 * CHUNK_ROWS):
+            columns[-1].free_rows(slice(start, start + CHUNK_ROWS))
+    assert (columns[0].values[:CHUNK_ROWS] == values[:CHUNK_ROWS]).all()
+    assert not columns[0].values[CHUNK_ROWS:].any()  # holes of a file
+    assert (columns[1].values == values).all()
+    with pytest.raises(ValueError, match="read-only"):
+        columns[0].values[0] = 0
 
 
 CITIES = Column(np.array([0, 1, 1, 2, -1, 3], np.int32), ("a", "b", "c", "d"))

@@ -16,6 +16,7 @@ from distbp.cli.data import given_for
 from distbp.core.arrays import Array
 from distbp.core.errors import DataError, JobError, ModelError
 from distbp.data.columns.plan import Plan
+from distbp.data.columns.store import MemoryRoom
 from distbp.data.windows import windows_of
 from distbp.run.splits import open_splits
 
@@ -188,6 +189,7 @@ def test_a_resumed_run_and_mapped_rows_give_the_same_bits(
     half = distbp.train(job(path, epochs=1), output=tmp_path / "half")
     assert distbp.resume(half.path, epochs=3).params_sha256 == one.params_sha256
     monkeypatch.setenv("DISTBP_PREPARE_BYTES", "100")
+    monkeypatch.setattr("distbp.data.columns.opening.MemoryRoom", lambda: MemoryRoom(100))
     mapped = distbp.train(job(path), output=tmp_path / "mapped")
     assert mapped.params_sha256 == one.params_sha256
     frame = pa.table(series())

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 import numpy as np
 
 from distbp.core.arrays import Array
+from distbp.core.errors import DataError
+from distbp.data.columns.choosing import WantedTarget
 from distbp.data.columns.encoders import CategoryCode
 from distbp.data.columns.plan import Plan, Seen
 from distbp.data.columns.store import CHUNK_ROWS, Column
@@ -19,6 +21,22 @@ _SAME = 0.9999  # the correlation above which a column counts as a copy
 _NEARLY = 0.99  # the share of each class's rows above which a column reveals the class
 _SHOWN = 8
 _MANY = 100  # the fewest cells; so many counts or codes repeat some value, but ids do not
+
+
+def check_target(column: Column, rows: Array, target: WantedTarget, table: str, in_files: bool) -> list[str]:
+    """Checks that the training rows have more than one value of a target. Returns notes, or raises DataError.
+    A single value gives only a note for class numbers (the job has the number of classes, and more rows may
+    follow) and for numbers from Python, as with arrays."""
+    first = column.values[int(rows.argmax())]
+    if not all((part == first).all() for part in column.chunks(rows)):
+        return []
+    shown = column.levels[int(first)] if column.levels is not None else f"{first:g}"
+    said = f"the target {target.column!r} is {shown} in all training rows"
+    if column.levels is None and (target.by_class or not in_files):
+        return [said]
+    raise DataError(
+        f"{table}: {said}, so there is nothing to learn; give rows with other values, or another target"
+    )
 
 
 def notices(plan: Plan, columns: Mapping[str, Column], owner: Array, by_class: Set[str]) -> Iterator[str]:

@@ -17,11 +17,11 @@ from distbp.core.arrays import Array
 from distbp.core.errors import DataError
 from distbp.data.columns import keeping
 from distbp.data.columns.cells import truth
-from distbp.data.columns.choosing import Wanted, WantedTarget, check_columns, chosen_kinds, uses_of
+from distbp.data.columns.choosing import Wanted, check_columns, chosen_kinds, uses_of
 from distbp.data.columns.fitting import fit_column, moments
 from distbp.data.columns.keeping import Opened
 from distbp.data.columns.loading import Loaded, load_columns
-from distbp.data.columns.noticing import notices, unseen_levels, unused_columns
+from distbp.data.columns.noticing import check_target, notices, unseen_levels, unused_columns
 from distbp.data.columns.plan import Plan, TargetCode
 from distbp.data.columns.reading import NamedTable, open_raw
 from distbp.data.columns.series import SeriesCode, in_time
@@ -77,11 +77,13 @@ def _prepared(
     if plan is None:
         in_files = isinstance(sources["train"], TableFiles)
         for target in wanted.targets.values():
-            notes += _check_target(train.columns[target.column], owner == 0, target, raw.name, in_files)
+            notes += check_target(train.columns[target.column], owner == 0, target, raw.name, in_files)
         plan = _fit(wanted, chosen, facts, train, owner == 0, raw)
     else:
         notes += unseen_levels(plan, train.columns)
         plan = replace(plan, weight=wanted.weight or "", reading=raw.reading)
+    by_class = {target.column for target in wanted.targets.values() if target.by_class}
+    notes += notices(plan, train.columns, owner, by_class)
     tables = _tables(wanted, plan, train, owner, raw, facts, pending)
     windows: dict[str, Windows] = {}
     for number, split in enumerate(OWNERS):
@@ -103,10 +105,7 @@ def _prepared(
             if wanted.window is not None:
                 table, windows[split] = _series(wanted, loaded, table, whole == 0)
             tables[split] = table
-    by_class = {target.column for target in wanted.targets.values() if target.by_class}
-    notes += notices(plan, train.columns, owner, by_class)
-    notes += plan.units
-    return Opened(tables, plan, tuple(notes), windows)
+    return Opened(tables, plan, (*notes, *plan.units), windows)
 
 
 def _series(wanted: Wanted, loaded: Loaded, table: Table, rows: Array) -> tuple[Table, Windows]:
@@ -143,22 +142,6 @@ def _split(wanted: Wanted, train: Loaded, name: str) -> Array:
         len(train), shares, way, wanted.seed,
         kept=train.kept, classes=classes, groups=groups, times=times, name=name,
     )  # fmt: skip
-
-
-def _check_target(column: Column, rows: Array, target: WantedTarget, table: str, in_files: bool) -> list[str]:
-    """Checks that the training rows have more than one value of a target. Returns notes, or raises DataError.
-    A single value gives only a note for class numbers (the job has the number of classes, and more rows may
-    follow) and for numbers from Python, as with arrays."""
-    first = column.values[int(rows.argmax())]
-    if not all((part == first).all() for part in column.chunks(rows)):
-        return []
-    shown = column.levels[int(first)] if column.levels is not None else f"{first:g}"
-    said = f"the target {target.column!r} is {shown} in all training rows"
-    if column.levels is None and (target.by_class or not in_files):
-        return [said]
-    raise DataError(
-        f"{table}: {said}, so there is nothing to learn; give rows with other values, or another target"
-    )
 
 
 def _fit(
@@ -203,7 +186,8 @@ def _tables(
     facts: Mapping[str, ColumnFacts],
     pending: keeping.Pending,
 ) -> dict[str, Table]:
-    """The table of each split that has rows, in the order of the whole table."""
+    """The table of each split that has rows, in the order of the whole table. Columns that are only inputs
+    are taken out of `loaded`."""
     counts = [int((owner == number).sum()) for number in range(len(OWNERS))]
     cells = _cells(wanted, plan, loaded.columns, owner, counts, pending)
     found, rows = {}, np.empty(len(owner), bool)
@@ -262,13 +246,16 @@ def _targets(code: TargetCode, column: Column, rows: Array, facts: ColumnFacts) 
 def _cells(
     wanted: Wanted,
     plan: Plan,
-    columns: Mapping[str, Column],
+    loaded: dict[str, Column],
     owner: Array,
     counts: list[int],
     pending: keeping.Pending,
 ) -> list[Array]:
     """The cells of each split, (rows, cells). Small ones are in memory. Others are mapped from files, which
-    are kept for the next start or have no name. Up to DISTBP_PREPARE_BYTES their pages stay resident."""
+    are kept for the next start or have no name. Up to DISTBP_PREPARE_BYTES their pages stay resident.
+
+    Columns that are only inputs are taken out of `loaded`. Their rows are freed once they are written.
+    """
     dtype = np.dtype(wanted.dtype)
     size, limit = sum(counts) * plan.width * dtype.itemsize, settings.get("DISTBP_PREPARE_BYTES")
     small = size <= min(_CELLS_BYTES, limit)
@@ -281,6 +268,10 @@ def _cells(
     pieces = [np.bincount(owner[s : s + CHUNK_ROWS] + 1, minlength=len(counts) + 1)[1:] for s in starts]
     firsts = np.cumsum([[0] * len(counts), *pieces], axis=0)
 
+    columns = {code.name: loaded[code.name] for code in plan.columns}
+    roles = {wanted.weight, wanted.group, wanted.time, *(code.name for code in plan.targets.values())}
+    spent = [loaded.pop(name) for name in columns if name not in roles]
+
     def write(number: int) -> None:
         part = slice(starts[number], starts[number] + CHUNK_ROWS)
         values = {c.name: (columns[c.name].values[part], columns[c.name].levels) for c in plan.columns}
@@ -290,6 +281,8 @@ def _cells(
             store.put(int(firsts[number, split]), np.compress(owner[part] == split, cells, axis=0))
         for name in values:
             release_pages(columns[name].values)
+        for column in spent:
+            column.free_rows(part)
 
     with Threads() as threads:
         threads.map(write, range(len(starts)))
