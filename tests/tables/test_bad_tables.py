@@ -3,6 +3,7 @@ counted."""
 
 from __future__ import annotations
 
+import gc
 import gzip
 import re
 import struct
@@ -20,6 +21,7 @@ from distbp import JobError, train
 from distbp.core.errors import DataError, HostileFileError
 from distbp.data.columns.arrow import arrow
 from distbp.data.columns.reading import open_raw
+from distbp.data.columns.store import KEPT_BYTES, MemoryRoom
 from distbp.data.formats import TableFiles
 from distbp.run.splits import Splits, open_splits
 
@@ -210,7 +212,12 @@ def test_bad_rows_are_skipped_and_counted(rows: str, reason: dict[str, int], tmp
     assert sum(splits.rows.values()) == 40
 
 
-def test_a_type_that_changes_in_the_last_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("room", [KEPT_BYTES, 0])
+def test_a_type_that_changes_in_the_last_row(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where columns are in files, which are closed where reading ends with an error."""
+    monkeypatch.setattr("distbp.data.columns.opening.MemoryRoom", lambda: MemoryRoom(room))
     (tmp_path / "t.csv").write_text(HEAD + GOOD + "1,unknown,3\n")
     splits = opened(tmp_path)  # the column is text of few levels
     assert splits.plan is not None
@@ -219,6 +226,7 @@ def test_a_type_that_changes_in_the_last_row(tmp_path: Path) -> None:
         DataError, match=r"t.csv: row 40, column 'b': 'unknown' is not a number. Mend it, name the"
     ):
         opened(tmp_path, columns={"b": "number"})
+    gc.collect()  # an open file would be a warning
     skipped = opened(tmp_path, columns={"b": "number"}, bad_rows="skip")
     assert skipped.skipped == {"train": {"no number in 'b'": 1}}
     assert opened(tmp_path, columns={"b": "number"}, missing=["", "unknown"]).skipped == {}

@@ -16,7 +16,7 @@ import distbp.data.columns.csv_text as csv_text
 from distbp import JobError, resume, train
 from distbp.core.errors import ArgumentError
 from distbp.data.columns.cells import as_levels, as_numbers, cleaned
-from distbp.data.columns.store import MemoryRoom
+from distbp.data.columns.store import CHUNK_ROWS, MemoryRoom
 from distbp.run.splits import open_splits
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".parquet", ".feather", ".arrow", ".jsonl")
@@ -89,6 +89,19 @@ def test_columns_that_are_mapped_from_files(
     splits = open_splits(job(write(houses(), tmp_path / "h.csv")), Path())
     assert isinstance(splits.tables["train"].inputs, np.memmap)
     assert train(job(write(houses(), tmp_path / "h.csv")), output=tmp_path / "run").params_sha256 == digest
+
+
+@pytest.mark.heavy
+def test_columns_of_several_pieces_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads free pieces of columns while others are read. The weight is an input, too."""
+    path = write(houses(2 * CHUNK_ROWS + 1000), tmp_path / "h.parquet")
+    wanted = job(path, weight="rooms", columns={"rooms": "number", "others": "auto"})
+    in_memory = open_splits(wanted, Path()).tables
+    monkeypatch.setattr("distbp.data.columns.opening.MemoryRoom", lambda: MemoryRoom(0))
+    in_files = open_splits(wanted, Path()).tables
+    for split, table in in_memory.items():
+        for part in ("inputs", "targets", "weights"):
+            assert np.array_equal(getattr(in_files[split], part), getattr(table, part)), (split, part)
 
 
 @pytest.mark.heavy

@@ -210,11 +210,11 @@ def test_a_constant_and_an_empty_column() -> None:
 @pytest.mark.parametrize("dtype", [np.float64, np.int32])
 def test_freed_rows_leave_the_others(dtype: Any) -> None:
     values = np.arange(1, 2 * CHUNK_ROWS + 4).astype(dtype)
-    in_file, in_memory = Growing(dtype, MemoryRoom(0)), Growing(dtype, MemoryRoom())
+    in_file, in_memory = Growing(dtype, MemoryRoom(0)), Growing(dtype, MemoryRoom(values.nbytes))
     columns = []
     for grown in (in_file, in_memory):
         grown.append(values)
-        columns.append(Column(grown.whole()))
+        columns.append(grown.column())
         for start in (CHUNK_ROWS, 2 * CHUNK_ROWS):
             columns[-1].free_rows(slice(start, start + CHUNK_ROWS))
     assert (columns[0].values[:CHUNK_ROWS] == values[:CHUNK_ROWS]).all()

@@ -187,9 +187,9 @@ def _tables(
     pending: keeping.Pending,
 ) -> dict[str, Table]:
     """The table of each split that has rows, in the order of the whole table. Columns that are only inputs
-    are taken out of `loaded`."""
+    are taken out of `loaded`, for their space is freed."""
     counts = [int((owner == number).sum()) for number in range(len(OWNERS))]
-    cells = _cells(wanted, plan, loaded.columns, owner, counts, pending)
+    cells = _cells(wanted, plan, loaded, owner, counts, pending)
     found, rows = {}, np.empty(len(owner), bool)
     for number, split in enumerate(OWNERS):
         if not counts[number]:
@@ -246,7 +246,7 @@ def _targets(code: TargetCode, column: Column, rows: Array, facts: ColumnFacts) 
 def _cells(
     wanted: Wanted,
     plan: Plan,
-    loaded: dict[str, Column],
+    loaded: Loaded,
     owner: Array,
     counts: list[int],
     pending: keeping.Pending,
@@ -254,7 +254,7 @@ def _cells(
     """The cells of each split, (rows, cells). Small ones are in memory. Others are mapped from files, which
     are kept for the next start or have no name. Up to DISTBP_PREPARE_BYTES their pages stay resident.
 
-    Columns that are only inputs are taken out of `loaded`. Their rows are freed once they are written.
+    Columns that are only inputs are taken out of `loaded`, and freed piece by piece as the cells are written.
     """
     dtype = np.dtype(wanted.dtype)
     size, limit = sum(counts) * plan.width * dtype.itemsize, settings.get("DISTBP_PREPARE_BYTES")
@@ -268,9 +268,9 @@ def _cells(
     pieces = [np.bincount(owner[s : s + CHUNK_ROWS] + 1, minlength=len(counts) + 1)[1:] for s in starts]
     firsts = np.cumsum([[0] * len(counts), *pieces], axis=0)
 
-    columns = {code.name: loaded[code.name] for code in plan.columns}
-    roles = {wanted.weight, wanted.group, wanted.time, *(code.name for code in plan.targets.values())}
-    spent = [loaded.pop(name) for name in columns if name not in roles]
+    columns = {code.name: loaded.columns[code.name] for code in plan.columns}
+    later = {wanted.weight, wanted.group, wanted.time, *(code.name for code in plan.targets.values())}
+    spent = [loaded.columns.pop(name) for name in columns if name not in later]
 
     def write(number: int) -> None:
         part = slice(starts[number], starts[number] + CHUNK_ROWS)

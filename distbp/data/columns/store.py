@@ -8,6 +8,7 @@ import math
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +47,8 @@ class Growing:
         self.count += len(values)
         self.room.left -= values.nbytes
         if self.room.left < 0 and self.file is None:
-            self.file = tempfile.TemporaryFile()  # noqa: SIM115 - the mapping keeps it
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
+            weakref.finalize(self, self.file.close)  # also where reading ends with an error
             for piece in self.pieces:
                 self.file.write(piece.data)
                 self.room.left += piece.nbytes
@@ -57,23 +59,26 @@ class Growing:
             self.file.write(values.data)
             self.room.left += values.nbytes
 
-    def whole(self) -> Array:
+    def column(self, levels: tuple[str, ...] | None = None) -> Column:
+        """The column with all appended values."""
         if self.file is None:
-            return np.concatenate(self.pieces) if self.pieces else np.empty(0, self.dtype)
-        with self.file as file:  # the mapping keeps the space; it is freed with the array
+            return Column(np.concatenate(self.pieces) if self.pieces else np.empty(0, self.dtype), levels)
+        with self.file as file:  # the mapping keeps the space; it is freed with the column
             file.flush()
-            array = np.memmap(file, dtype=self.dtype, mode="r+", shape=(self.count,))
-        array.flags.writeable = False  # mapped "r+" for `free_rows` alone
-        return array
+            values: Any = np.memmap(file, dtype=self.dtype, mode="r+", shape=(self.count,))
+        values.flags.writeable = False
+        return Column(values, levels, values.base)
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
     """`values`: (n,) float64, NaN for missing cells; or (n,) int32, indices of `levels`, -1 for missing
-    cells. `levels`: in an order that depends on the pieces of the table; some may have no rows."""
+    cells. `levels`: in an order that depends on the pieces of the table; some may have no rows. `mapping`:
+    the writable mapping of the unnamed file in which `values` lie; None: they are in memory."""
 
     values: Array
     levels: tuple[str, ...] | None = None
+    mapping: mmap.mmap | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -87,15 +92,13 @@ class Column:
             release_pages(self.values)
 
     def free_rows(self, rows: slice) -> None:
-        """Frees the pages of a mapped column that hold these rows, which must begin at a multiple of
-        `CHUNK_ROWS` and must not be read again. What is written next gets the pages: a virtual machine takes
-        longer for pages that nothing used lately. Values in memory stay."""
-        base: Any = self.values.base if isinstance(self.values, np.memmap) else None
-        if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_REMOVE"):
-            size = self.values.itemsize
-            stop = min(rows.stop, len(self.values))
-            with contextlib.suppress(OSError):  # from file systems without holes in files
-                base.madvise(mmap.MADV_REMOVE, rows.start * size, (stop - rows.start) * size)
+        """Frees the space of these rows of a column in a file, so that what is written next takes pages that
+        were used just now: a virtual machine is slow to provide others. rows: they begin at a multiple of
+        `CHUNK_ROWS`, and are 0 from now on. Columns in memory stay as they are."""
+        if self.mapping is not None and hasattr(mmap, "MADV_REMOVE"):
+            size, stop = self.values.itemsize, min(rows.stop, len(self.values))
+            with contextlib.suppress(OSError):  # the file system cannot free a part of a file
+                self.mapping.madvise(mmap.MADV_REMOVE, rows.start * size, (stop - rows.start) * size)
 
     def classes(self) -> Array:
         """(n,) indices of the distinct values that occur, in ascending order of the values; -1 for a missing
@@ -204,7 +207,7 @@ class GrowingColumn:
 
     def column(self) -> Column:
         """The column with all appended cells."""
-        return Column(self._grown.whole(), self._levels.whole() if self.reads == "level" else None)
+        return self._grown.column(self._levels.whole() if self.reads == "level" else None)
 
 
 def read_cells(

@@ -170,7 +170,7 @@ class _Finder:
     def found(self) -> ColumnFacts:
         texts = self.coded.whole()
         self._add(texts, self.counts[1 : len(texts) + 1].tolist())
-        read = None if self.kept is None or not len(texts) else Column(self.kept.whole(), texts)
+        read = None if self.kept is None or not len(texts) else self.kept.column(texts)
         kind, why, plain = self.state or "empty", self.changed, False
         if kind == "text" and self.levels:
             words = {level.lower() for level in self.levels}
