@@ -207,7 +207,7 @@ def test_sections_are_replaced_and_the_rest_stays(tmp_path: Path):
         table.replace_section(page, ONE_CORE, text)
     found = page.read_text()
     assert "second" in found and "first\n" not in found
-    assert found.count("Not measured yet") == table.TEMPLATE.read_text().count("Not measured yet") - 1 == 11
+    assert found.count("Not measured yet") == table.TEMPLATE.read_text().count("Not measured yet") - 1 == 12
     with pytest.raises(SystemExit, match="expected one pair of markers 'nowhere:begin'"):
         table.replace_section(page, "nowhere", "text")
 

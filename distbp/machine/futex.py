@@ -22,6 +22,12 @@ SYSTEM_CALL = _NUMBERS.get(platform.machine())  # the number of futex(2); None: 
 WAIT, WAKE = 0, 1  # operations of futex(2)
 _WAKE_OWN = WAKE | 128  # FUTEX_WAKE_PRIVATE: for a word that no other process waits for
 _libc = ctypes.CDLL(None, use_errno=True)
+# A yield returns within microseconds if nobody else wants the processor. Else another program computes for
+# its slice of time, some milliseconds, and newer Linux also takes the rest of the yielding thread's slice
+# from its fair share. A thread that sleeps loses nothing, and is mostly woken at once. So after a late yield,
+# the next waits sleep without yields. That costs some milliseconds if it was chance.
+LATE_S = 0.001
+RESTS = 50  # the number of these waits
 
 
 class _Timespec(ctypes.Structure):
@@ -71,6 +77,7 @@ class Futex:
         self._index = index
         self.address = words.ctypes.data + 4 * index  # in this process
         self._address = ctypes.c_void_p(self.address)
+        self._rests = 0  # the number of next waits that will not yield
 
     @property
     def value(self) -> int:
@@ -98,13 +105,13 @@ class Futex:
         """Waits until the value differs from `seen`, at most `timeout_s` seconds. Returns the value then.
 
         First looks `spins` times and yields the processor in between: this notices a change within
-        microseconds without a sleep and a wake-up, which cost about ten times more. Raises OSError if
-        futex(2) fails."""
+        microseconds without a sleep and a wake-up, which cost about ten times more. On a busy machine it
+        sleeps at once (see LATE_S). Raises OSError if futex(2) fails."""
         words, index = self._words, self._index
-        for _ in range(spins):
-            if words[index] != seen:
-                return self.value
-            os.sched_yield()
+        if spins and self._rests:
+            self._rests -= 1
+        elif spins and self._changed(seen, spins):
+            return self.value
         until = 0.0
         while words[index] == seen:
             now = time.monotonic()
@@ -120,3 +127,17 @@ class Futex:
             if result == -1 and ctypes.get_errno() not in (errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR):
                 raise OSError(ctypes.get_errno(), "futex wait failed")
         return self.value
+
+    def _changed(self, seen: int, spins: int) -> bool:
+        """Looks `spins` times, and yields the processor in between, as long as yields return in time. Returns
+        whether the value differs from `seen`."""
+        words, index, now = self._words, self._index, time.perf_counter()
+        for _ in range(spins):
+            if words[index] != seen:
+                break
+            os.sched_yield()
+            began, now = now, time.perf_counter()
+            if now - began > LATE_S:
+                self._rests = RESTS
+                break
+        return words[index] != seen

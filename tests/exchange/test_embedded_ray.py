@@ -287,6 +287,18 @@ def test_a_team_of_one_process_gets_workers_and_gives_them_back(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("ray_here")
+def test_workers_are_as_nice_as_the_trainer() -> None:
+    """Ray's default, 15, leaves them 3 percent of a processor that another program uses too."""
+    import ray
+
+    @ray.remote(num_cpus=0)
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    assert ray.get(niceness.remote()) == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize(("workers", "then"), [(0, 1), (2, 0)])
 def test_another_team_at_the_end_of_an_epoch_changes_no_metric(
     workers: int, then: int, tmp_path: Path

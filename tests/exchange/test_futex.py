@@ -84,6 +84,48 @@ def test_no_wake_up_is_lost_between_processes(spins: int) -> None:
     assert process.exitcode == 0
 
 
+def test_waits_do_not_yield_for_a_while_after_a_late_yield(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program had the processor for a slice of time, and would have it again."""
+    _, word, _ = words()
+    now, took, yields = [0.0], [0.0], []
+
+    def sched_yield() -> None:
+        yields.append(None)
+        now[0] += took[0]
+
+    def yields_of(waits: int) -> int:
+        yields.clear()
+        for _ in range(waits):
+            word.wait(0, 0.0, spins=10)
+        return len(yields)
+
+    monkeypatch.setattr(futex.os, "sched_yield", sched_yield)
+    monkeypatch.setattr(futex.time, "perf_counter", lambda: now[0])
+    assert yields_of(3) == 30
+    took[0] = 2 * futex.LATE_S
+    assert yields_of(1) == 1
+    assert yields_of(futex.RESTS) == 0
+    assert yields_of(1) == 1  # it tries again, in vain
+    took[0] = 0.0
+    assert yields_of(futex.RESTS) == 0
+    assert yields_of(2) == 20
+
+
+def test_compiled_waits_do_not_yield_for_a_while_after_a_late_yield() -> None:
+    pytest.importorskip("numba")
+    from distbp.machine import compiled_futex
+    from distbp.machine.structures import address
+
+    late = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint)(lambda _: time.sleep(2 * futex.LATE_S) or 0)
+    ways = compiled_futex.ways()._replace(offer=ctypes.cast(late, ctypes.c_void_p).value)
+    rests = np.zeros(1, np.int64)
+    at = address(rests)
+    assert compiled_futex.yields(at)
+    assert not compiled_futex.offer(at, ways)
+    assert not any(compiled_futex.yields(at) for _ in range(futex.RESTS))
+    assert compiled_futex.yields(at)
+
+
 def test_advances_from_several_threads_are_all_different() -> None:
     _, word, _ = words()
 

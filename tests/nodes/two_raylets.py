@@ -71,7 +71,7 @@ def main(folder: Path) -> None:
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    environment["RAY_USAGE_STATS_ENABLED"] = "0"
+    environment["RAY_USAGE_STATS_ENABLED"] = environment["RAY_worker_niceness"] = "0"
     environment["RAY_prestart_worker_first_driver"] = "0"  # no processes that wait for work
     made = rig()
     start = made.start()

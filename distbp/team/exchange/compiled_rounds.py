@@ -2,8 +2,7 @@
 
 Beside the workers' time, a round takes the time to publish a step, to notice that all sums are there, and to
 join and apply them. In Python that is some hundred microseconds, mostly because the interpreter's memory has
-left the cache while the workers computed. Additions and updates are those of `ParameterServer.apply`, and so
-are the bits.
+left the cache while the workers computed. Additions, updates and bits are those of `ParameterServer.apply`.
 
 `rounds` handles all other cases: an answer that is missing or unexpected, a change of the shards' hosts,
 gradients that may not be finite, the last step of an epoch. `rounds` publishes a step again that was
@@ -21,9 +20,9 @@ from distbp.core.arrays import Array
 from distbp.core.reduction import Block
 from distbp.engine.parameter_server import ParameterServer
 from distbp.engine.totals import BOUND, LOSS, SURELY_FINITE, WEIGHT
-from distbp.machine.compiled_futex import Ways, change, sleep, ways
+from distbp.machine.compiled_futex import Ways, change, offer, sleep, ways, yields
 from distbp.machine.jit import jit
-from distbp.machine.pointers import await_number, call, load, load_int32, store
+from distbp.machine.pointers import await_number, load, load_int32, store
 from distbp.machine.structures import Placed, address, address_of, doubles
 from distbp.nn.ops.rows import call_op, compiled
 from distbp.optim import Updater
@@ -33,7 +32,7 @@ from distbp.team.exchange import segment as seg
 from distbp.team.exchange.local_workers import LocalWorkers
 
 MOST_STEPS = 64  # in one call; their constants are computed before the first step
-OFFERS = 20  # how often a thread offers its processor to others before it sleeps
+OFFERS = 20  # how often a thread yields its processor before it sleeps
 HELPERS_OFFERS = 200  # the same for helpers after the bell, which rings before the last worker has answered
 # Bytes from the start of a slot's header.
 ATTEMPT, STEP, START, STOP = (
@@ -71,7 +70,8 @@ class RuleAt(NamedTuple):
 
 class Crew(NamedTuple):
     """The state that the threads share which join and update; the first thread also gathers. numbers: (rows,
-    8) int64, each row a cache line, see GO. bell: (1,) int32, a futex word. scale: (1,) float64."""
+    8) int64, each row a cache line, see GO; column 1 belongs to `yields`. bell: (1,) int32, a futex word.
+    scale: (1,) float64."""
 
     numbers: Array
     bell: Array
@@ -100,7 +100,8 @@ def _await_all(
     """Waits until every slot holds the sums of `step`. Returns False if an answer does not come, or if the
     hosts of shards have changed. The first answer frees a processor, so it rings the bell: helpers wake
     up."""
-    offers, rung = 0, team.numbers.shape[0] == DONE
+    rests = team.numbers.ctypes.data + 64 * GO + 8
+    offers, rung = 0 if yields(rests) else OFFERS, team.numbers.shape[0] == DONE
     while True:
         seen = load_int32(arrived)
         there = _arrivals(attempt, step, slots)
@@ -112,12 +113,11 @@ def _await_all(
             rung = True
             change(team.bell.ctypes.data, ways)
         if offers < OFFERS:
-            offers += 1
-            call(ways.offer, 0)
+            offers = offers + 1 if offer(rests, ways) else OFFERS
             continue
         if not sleep(arrived, seen, ways):
             return False
-        offers = 0
+        offers = 0 if yields(rests) else OFFERS
 
 
 @jit
@@ -198,6 +198,7 @@ def _rounds(
 def _help(me: int, ways: Ways, rule: RuleAt, team: Crew, stretches: int, constants: Array) -> None:
     """Updates a helper's part of the parameters in every step, until the call is over."""
     numbers, bell = team.numbers.ctypes.data, team.bell.ctypes.data
+    rests = numbers + 64 * (DONE + me) + 8
     for i in range(constants.shape[0]):
         offers = HELPERS_OFFERS
         while True:
@@ -207,10 +208,9 @@ def _help(me: int, ways: Ways, rule: RuleAt, team: Crew, stretches: int, constan
             if load(numbers + 64 * OVER):
                 return
             if offers < HELPERS_OFFERS:
-                offers += 1
-                call(ways.offer, 0)
+                offers = offers + 1 if offer(rests, ways) else HELPERS_OFFERS
                 continue
-            offers = 0 if sleep(bell, seen, ways) else HELPERS_OFFERS
+            offers = 0 if sleep(bell, seen, ways) and yields(rests) else HELPERS_OFFERS
         _apply(rule, stretches, team.scale[0], constants[i])
         store(numbers + 64 * (DONE + me), i + 1)
 
@@ -247,7 +247,7 @@ class CompiledRounds:
         server, updater, team = self._server, self._updater, self._team
         constants = updater.rule.constants(server.steps_of(range(step, step + steps), plateau))
         self._workers.segment.beat()
-        team.numbers[:] = 0
+        team.numbers[:, 0] = 0
         helpers = [
             updater.pool.submit(_help, me, self._ways, rule, team, share.at, constants)
             for me, share in enumerate(self._shares[1:])

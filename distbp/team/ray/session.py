@@ -129,7 +129,7 @@ class RaySession:
             self._error = ExchangeError(_IMPORTED_BEFORE)
             return
         home = None if address else _place()
-        self._stack.enter_context(settings.environment({**_QUIET, **(_own_token(home) if home else {})}))
+        self._stack.enter_context(settings.environment({**_QUIET, **(_of_its_own(home) if home else {})}))
         self._thread = threading.Thread(
             target=self._live, args=(address, cpus, home), name="distbp-ray", daemon=True
         )
@@ -281,6 +281,12 @@ def _token() -> str:
     return secrets.token_hex(32)
 
 
-def _own_token(home: Path) -> dict[str, str]:
-    """Environment variables by which an embedded Ray refuses other users of the machine."""
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "token")}
+def _of_its_own(home: Path) -> dict[str, str]:
+    """Environment variables of an embedded Ray. It refuses other users of the machine. Its workers compete
+    with other programs as this process does: by default Ray gives them the niceness 15, with which they get
+    3 percent of a processor that another program uses too, and every step waits for the slowest worker."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(home / "token"),
+        "RAY_worker_niceness": "0",
+    }
