@@ -18,10 +18,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-from benchmarks.peer_process import PeerError, PeerProcess
+from benchmarks import machine
+from benchmarks.peer_process import PeerProcess
 from benchmarks.peers import PEERS, TWO_CORE, Peer
 from benchmarks.rows import ROWS, Row
-from benchmarks.table import replace_section
+from benchmarks.run import note_missing
+from benchmarks.table import Results, replace_section
 
 PROGRAMS = (0, 1, 2)  # how many others there are
 Speeds = dict[tuple[str, int], list[float]]  # (peer, others) -> samples per second, round by round
@@ -33,22 +35,19 @@ def programs(count: int, cores: Sequence[int]) -> Iterator[None]:
     command = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {set(cores)})\nwhile True: pass"]
     with ExitStack() as stack:
         for _ in range(count):
-            stack.callback(subprocess.Popen(command).kill)
+            stack.callback(stack.enter_context(subprocess.Popen(command)).kill)
         yield
 
 
 def speeds(row: Row, peers: Sequence[Peer], rounds: int, seconds: float) -> Speeds:
-    """In turns: every peer alone, then every peer beside one program, and so on."""
+    """In turns: every peer alone, then every peer beside one program, and so on. Raises PeerError if a peer's
+    process ends or hangs."""
     cores = sorted(os.sched_getaffinity(0))[-2:]
     found: Speeds = defaultdict(list)
     with ExitStack() as stack:
         processes: dict[str, PeerProcess] = {}
         for peer in peers:
-            try:
-                processes[peer.name] = PeerProcess(peer, row, cores)
-            except PeerError as error:
-                print(f"{peer.name} failed: {error}", file=sys.stderr)
-                continue
+            processes[peer.name] = PeerProcess(peer, row, cores)
             stack.callback(processes[peer.name].close)
         for _ in range(rounds):
             for others in PROGRAMS:
@@ -68,13 +67,10 @@ def lines(row: Row, peers: Sequence[Peer], found: Speeds) -> list[str]:
         "| --- | ---: | ---: | ---: |",
     ]
     for peer in peers:
-        if (peer.name, 0) not in found:
-            made.append(f"| {peer.name} | failed | | |")
-            continue
         alone, *beside = (median(found[peer.name, others]) for others in PROGRAMS)
         cells = [f"{alone:,.0f}", *(f"{each:,.0f} ({each / alone:.2f})" for each in beside)]
         made.append(f"| {peer.name} | {' | '.join(cells)} |")
-    return [*made, ""]
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,19 +81,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args(arguments)
-    peers = [peer for peer in PEERS.values() if TWO_CORE in peer.comparisons and not peer.refused]
-    absent = [peer.name for peer in peers if peer.missing]
-    if absent:
-        raise SystemExit(f"not installed here: {', '.join(absent)}; `make bench` installs all peers")
-    page: list[str] = []
+    results = Results()
+    peers = note_missing([peer for peer in PEERS.values() if TWO_CORE in peer.comparisons], results)
+    page = [f"- {name} {why}" for name, why in results.absent.items()]
+    print("\n".join(page))
     for name in options.rows.split(","):
         row = ROWS[name]
-        page += lines(row, peers, speeds(row, peers, options.rounds, options.seconds))
-        print("\n".join(page[-len(peers) - 5 :]), flush=True)
+        found = lines(row, peers, speeds(row, peers, options.rounds, options.seconds))
+        print("\n".join(found), flush=True)
+        page += ["", *found]
     if options.write:
         command = f"python -m benchmarks.busy --rounds {options.rounds}"
-        words = f"Samples per second, medians; in brackets the part of the speed alone. Made by `{command}`."
-        replace_section(options.write, "busy", "\n".join([words, "", *page]))
+        words = (
+            f"Samples per second, medians, on {machine.facts()['CPU']}; in brackets the part of the speed"
+            f" alone. Made by `{command}`."
+        )
+        replace_section(options.write, "busy", "\n".join([words, *page]))
     return 0
 
 
